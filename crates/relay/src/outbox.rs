@@ -1,0 +1,344 @@
+//! What waits to be sent on one connection. Everybody may put something in without ever waiting;
+//! the connection's own task takes it out as fast as its socket allows.
+//!
+//! Envelopes are bounded: when they are too many, the outbox refuses them, and the stream they
+//! belong to is fed from the store later. Receipts and presence replace what they supersede.
+//! Answers are bounded by what the connection may ask for before it is not read any more.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use farhelm_proto::frame::{Bye, Frame, Presence, Problem, Stored};
+use farhelm_proto::{Code, PeerId, StreamId};
+use futures_util::task::AtomicWaker;
+
+use crate::lock::Lock as _;
+use crate::store::Sealed;
+
+/// Names a connection for as long as the relay runs.
+pub(crate) type ConnId = u64;
+/// Names a subscription of one connection, also after it ended.
+pub(crate) type SubId = u32;
+
+/// The queue of one connection.
+pub(crate) struct Outbox {
+    pub(crate) id: ConnId,
+    pub(crate) peer: PeerId,
+    inner: Mutex<Inner>,
+    waker: AtomicWaker,
+    /// The relay's tick at which something came from the peer.
+    seen: AtomicU32,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<(SubId, Bytes)>,
+    /// What `queue` weighs.
+    weight: usize,
+    receipts: Vec<Stored>,
+    presence: Vec<Presence>,
+    behind: Vec<SubId>,
+    mail: bool,
+    bye: Option<Bye>,
+}
+
+/// What else there is to do for a connection, apart from sending.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Errands {
+    /// Subscriptions to feed from the store.
+    pub(crate) behind: Vec<SubId>,
+    /// Whether letters wait.
+    pub(crate) mail: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(id: ConnId, peer: PeerId) -> Self {
+        Self {
+            id,
+            peer,
+            inner: Mutex::default(),
+            waker: AtomicWaker::new(),
+            seen: AtomicU32::new(0),
+        }
+    }
+
+    /// Queues as many envelopes of a subscription as fit, in order, and says how many.
+    pub(crate) fn offer(&self, sub: SubId, frames: &[Sealed]) -> usize {
+        let mut inner = self.inner.hold();
+        let taken = frames
+            .iter()
+            .take_while(|frame| inner.push(sub, &frame.bytes))
+            .count();
+        drop(inner);
+        if taken > 0 {
+            self.waker.wake();
+        }
+        taken
+    }
+
+    /// Marks a subscription as one to be fed from the store.
+    pub(crate) fn fall_behind(&self, sub: SubId) {
+        self.inner.hold().behind.push(sub);
+        self.waker.wake();
+    }
+
+    /// Drops what waits of a subscription that was cut off.
+    pub(crate) fn purge(&self, sub: SubId) {
+        let mut inner = self.inner.hold();
+        let Inner {
+            queue,
+            weight,
+            behind,
+            ..
+        } = &mut *inner;
+        queue.retain(|(of, bytes)| {
+            let keep = *of != sub;
+            *weight -= if keep { 0 } else { weigh(bytes) };
+            keep
+        });
+        behind.retain(|of| *of != sub);
+    }
+
+    /// Queues an answer.
+    pub(crate) fn say(&self, frame: &Frame) {
+        self.say_raw(frame.to_bytes());
+    }
+
+    /// Queues the bytes of an answer.
+    pub(crate) fn say_raw(&self, bytes: Bytes) {
+        let mut inner = self.inner.hold();
+        inner.weight += weigh(&bytes);
+        inner.queue.push_back((CONTROL, bytes));
+        drop(inner);
+        self.waker.wake();
+    }
+
+    /// Queues a problem.
+    pub(crate) fn complain(&self, code: Code, about: About) {
+        self.say(&Frame::Problem(about.problem(code)));
+    }
+
+    /// Queues the receipt of a stream, or moves the one that waits.
+    pub(crate) fn receipt(&self, stream: StreamId, head: u64) {
+        let mut inner = self.inner.hold();
+        match inner
+            .receipts
+            .iter_mut()
+            .find(|receipt| receipt.stream == stream)
+        {
+            Some(receipt) => receipt.head = receipt.head.max(head),
+            None => inner.receipts.push(Stored { stream, head }),
+        }
+        drop(inner);
+        self.waker.wake();
+    }
+
+    /// Queues the presence of a host, or replaces the one that waits.
+    pub(crate) fn presence(&self, presence: Presence) {
+        let mut inner = self.inner.hold();
+        match inner
+            .presence
+            .iter_mut()
+            .find(|waiting| waiting.host == presence.host)
+        {
+            Some(waiting) => *waiting = presence,
+            None => inner.presence.push(presence),
+        }
+        drop(inner);
+        self.waker.wake();
+    }
+
+    /// Says that letters wait.
+    pub(crate) fn mail(&self) {
+        self.inner.hold().mail = true;
+        self.waker.wake();
+    }
+
+    /// Makes the connection look again whether it may go on reading.
+    pub(crate) fn nudge(&self) {
+        self.waker.wake();
+    }
+
+    /// Ends the connection; the first reason stands.
+    pub(crate) fn close(&self, bye: Bye) {
+        self.inner.hold().bye.get_or_insert(bye);
+        self.waker.wake();
+    }
+
+    /// Why the connection is to end.
+    pub(crate) fn bye(&self) -> Option<Bye> {
+        self.inner.hold().bye.clone()
+    }
+
+    /// Whether so much waits that nothing more should be asked for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.inner.hold().weight >= WEIGHT
+    }
+
+    /// Moves what fits into the hand of the connection's task.
+    pub(crate) fn take(&self, hand: &mut VecDeque<Bytes>) {
+        let mut inner = self.inner.hold();
+        let mut bytes = 0;
+        while bytes < HAND_BYTES
+            && let Some((_, front)) = inner.queue.pop_front()
+        {
+            bytes += front.len();
+            inner.weight -= weigh(&front);
+            hand.push_back(front);
+        }
+        if inner.queue.is_empty() && inner.queue.capacity() > IDLE_CAPACITY {
+            inner.queue = VecDeque::new();
+        }
+        hand.extend(
+            inner
+                .receipts
+                .drain(..)
+                .map(|receipt| Frame::Stored(receipt).to_bytes()),
+        );
+        hand.extend(
+            inner
+                .presence
+                .drain(..)
+                .map(|presence| Frame::Presence(presence).to_bytes()),
+        );
+    }
+
+    /// What else is to do, once everything queued was sent.
+    pub(crate) fn errands(&self) -> Errands {
+        let mut inner = self.inner.hold();
+        if !inner.queue.is_empty() {
+            return Errands::default();
+        }
+        Errands {
+            behind: std::mem::take(&mut inner.behind),
+            mail: std::mem::take(&mut inner.mail),
+        }
+    }
+
+    /// Wakes this task whenever something is put in.
+    pub(crate) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Notes that the peer gave a sign of life.
+    pub(crate) fn see(&self, tick: u32) {
+        self.seen.store(tick, Ordering::Relaxed);
+    }
+
+    /// Ticks since the last sign of life.
+    pub(crate) fn silent_for(&self, tick: u32) -> u32 {
+        tick.saturating_sub(self.seen.load(Ordering::Relaxed))
+    }
+}
+
+impl Inner {
+    fn push(&mut self, sub: SubId, bytes: &Bytes) -> bool {
+        let weight = weigh(bytes);
+        if !self.queue.is_empty() && self.weight + weight > WEIGHT {
+            return false;
+        }
+        self.weight += weight;
+        self.queue.push_back((sub, bytes.clone()));
+        true
+    }
+}
+
+/// What a problem is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum About {
+    Letter(farhelm_proto::CommandId),
+    Stream(StreamId),
+    Request(u64),
+    /// The number of a frame.
+    Frame(u64),
+}
+
+impl About {
+    fn problem(self, code: Code) -> Problem {
+        let mut problem = Problem {
+            code,
+            request: None,
+            letter: None,
+            stream: None,
+            detail: None,
+            frame: None,
+        };
+        match self {
+            Self::Letter(id) => problem.letter = Some(id),
+            Self::Stream(stream) => problem.stream = Some(stream),
+            Self::Request(request) => problem.request = Some(request),
+            Self::Frame(number) => problem.frame = Some(number),
+        }
+        problem
+    }
+}
+
+/// What a queued frame counts: a short one may keep a whole read buffer alive.
+fn weigh(bytes: &Bytes) -> usize {
+    bytes.len().max(256)
+}
+
+/// The mark of frames that belong to no subscription.
+pub(crate) const CONTROL: SubId = 0;
+/// The most that waits in one outbox before envelopes are refused.
+const WEIGHT: usize = 512 * 1024;
+/// The most that a connection's task takes at once.
+const HAND_BYTES: usize = 64 * 1024;
+/// An empty queue larger than this is given back.
+const IDLE_CAPACITY: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f19_a_full_outbox_refuses_envelopes_and_keeps_answers() {
+        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]));
+        let frame = |seq| Sealed {
+            first: seq,
+            last: seq,
+            bytes: Bytes::from(vec![0; 100_000]),
+        };
+        let frames: Vec<_> = (1..=20).map(frame).collect();
+        assert_eq!(outbox.offer(5, &frames), WEIGHT / 100_000);
+        assert_eq!(outbox.offer(5, &frames), 0);
+        outbox.say(&Frame::Pong(1));
+        let mut hand = VecDeque::new();
+        outbox.take(&mut hand);
+        assert_eq!(hand.len(), 1);
+        outbox.purge(5);
+        outbox.take(&mut hand);
+        assert_eq!(hand.back(), Some(&Frame::Pong(1).to_bytes()));
+    }
+
+    #[test]
+    fn a_newer_receipt_or_presence_replaces_the_one_that_waits() {
+        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]));
+        let host = PeerId::from_bytes([2; 16]);
+        let presence = |online| Presence {
+            host,
+            online,
+            since: farhelm_proto::Timestamp(1),
+        };
+        outbox.receipt(host.into(), 5);
+        outbox.receipt(host.into(), 9);
+        outbox.presence(presence(true));
+        outbox.presence(presence(false));
+        let mut hand = VecDeque::new();
+        outbox.take(&mut hand);
+        let frames: Vec<_> = hand
+            .iter()
+            .map(|bytes| Frame::parse(bytes).unwrap())
+            .collect();
+        let receipt = Stored {
+            stream: host.into(),
+            head: 9,
+        };
+        assert_eq!(
+            frames,
+            [Frame::Stored(receipt), Frame::Presence(presence(false))]
+        );
+    }
+}

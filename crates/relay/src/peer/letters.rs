@@ -1,0 +1,174 @@
+//! Letters: who may write to whom, and how they reach their addressee.
+//!
+//! A letter is in the store before its sender is told so, and it stays there until its addressee
+//! has taken it. Each connection of the addressee reads the mailbox by itself, in order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farhelm_proto::frame::{Bye, Frame, Posted, Taken};
+use farhelm_proto::letter::{Header, Kind};
+use farhelm_proto::{Code, Timestamp, envelope, frame, limits};
+
+use crate::clock;
+use crate::lock::Lock as _;
+use crate::outbox::About;
+use crate::peer::{Peer, bye};
+use crate::store::{Done, Outcome, Write};
+use crate::wire::Pipe;
+
+impl<S: Pipe> Peer<S> {
+    /// Puts a letter into its addressee's mailbox.
+    pub(super) async fn post(&self, bytes: Bytes) -> Result<(), Bye> {
+        let Ok(Some((header, length))) = frame::letter_header(&bytes) else {
+            return Err(bye(Code::BadFrame, "not a letter"));
+        };
+        if length > limits::LETTER_BODY_BYTES {
+            return Err(bye(Code::TooLarge, "a letter is too large"));
+        }
+        let now = clock::now();
+        if let Err(code) = self.check(&header, now).await {
+            self.outbox.complain(code, About::Letter(header.id));
+            return Ok(());
+        }
+        let Header {
+            from,
+            to,
+            id,
+            not_after,
+            ..
+        } = header;
+        let (state, outbox) = (Arc::clone(&self.state), Arc::clone(&self.outbox));
+        let done: Done = Box::new(move |outcome| match outcome {
+            Ok(Outcome::Done) => {
+                outbox.say(&Frame::Posted(Posted { id }));
+                state.mail(to);
+            }
+            Ok(Outcome::Again) => outbox.say(&Frame::Posted(Posted { id })),
+            Ok(Outcome::Full) => outbox.complain(Code::Full, About::Letter(id)),
+            Err(error) => {
+                tracing::warn!(%error, "a letter could not be stored");
+                outbox.complain(Code::StoreFailed, About::Letter(id));
+            }
+        });
+        self.state
+            .store
+            .write(vec![(
+                Write::Post {
+                    to,
+                    from,
+                    id,
+                    not_after,
+                    now,
+                    bytes,
+                },
+                done,
+            )])
+            .await;
+        Ok(())
+    }
+
+    /// Whether a letter may be posted.
+    async fn check(&self, header: &Header, now: Timestamp) -> Result<(), Code> {
+        if header.from != self.me {
+            return Err(Code::NotAllowed);
+        }
+        if header.suite != envelope::SUITE {
+            return Err(Code::UnsupportedVersion);
+        }
+        if header.is_expired(now) {
+            return Err(Code::Expired);
+        }
+        let belongs = match header.kind {
+            Kind::PairRequest => {
+                let hub = self
+                    .state
+                    .hub(header.to)
+                    .await
+                    .map_err(|_| Code::StoreFailed)?
+                    .ok_or(Code::LinkExpired)?;
+                return hub
+                    .hold()
+                    .offers
+                    .admit(header.offer, self.me, header.id, now);
+            }
+            Kind::Command => self.writes_up(header).await?,
+            Kind::Receipt | Kind::Keys => self.writes_down(header),
+            Kind::Probe => self.writes_down(header) || self.writes_up(header).await?,
+            Kind::PairAnswer => {
+                let guest =
+                    |hub: &crate::state::SharedHub| hub.hold().offers.is_guest(header.to, now);
+                self.writes_down(header) || self.own.as_ref().is_some_and(guest)
+            }
+        };
+        if belongs { Ok(()) } else { Err(Code::NotFound) }
+    }
+
+    /// Whether the addressee is a host that this peer belongs to.
+    async fn writes_up(&self, header: &Header) -> Result<bool, Code> {
+        match self.readable(header.to).await {
+            Ok(_) => Ok(true),
+            Err(Code::NotFound) => Ok(false),
+            Err(code) => Err(code),
+        }
+    }
+
+    /// Whether this peer is a host, and the addressee belongs to it.
+    fn writes_down(&self, header: &Header) -> bool {
+        self.own
+            .as_ref()
+            .is_some_and(|hub| hub.hold().is_member(header.to))
+    }
+
+    /// Forgets a letter that is safe with its addressee.
+    pub(super) async fn taken(&self, taken: &Taken) {
+        let until = clock::now().plus_millis(REMEMBERED_MILLIS);
+        let write = Write::Take {
+            to: self.me,
+            from: taken.from,
+            id: taken.id,
+            until,
+        };
+        // Without a receipt there is nobody to tell; the letter is delivered again.
+        let done: Done = Box::new(|outcome| {
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "a letter could not be removed");
+            }
+        });
+        self.state.store.write(vec![(write, done)]).await;
+    }
+
+    /// Sends the next letters of the mailbox.
+    pub(super) async fn deliver(&mut self) {
+        let (me, after) = (self.me, self.last_letter);
+        match self
+            .state
+            .store
+            .read(move |tables| tables.letters(me, after, MAIL_BYTES))
+            .await
+        {
+            Ok(letters) => {
+                let now = clock::now();
+                let is_over = |at: Timestamp| at.0 != 0 && now > at;
+                if let Some(last) = letters.last() {
+                    self.last_letter = last.key;
+                }
+                self.mail |= letters
+                    .iter()
+                    .map(|letter| letter.bytes.len())
+                    .sum::<usize>()
+                    >= MAIL_BYTES;
+                let due = letters
+                    .into_iter()
+                    .filter(|letter| !is_over(letter.not_after));
+                self.hand.extend(due.map(|letter| letter.bytes));
+            }
+            Err(error) => tracing::warn!(%error, "a mailbox could not be read"),
+        }
+    }
+}
+
+/// How long a letter that was taken is known again, so that a copy of it is not delivered.
+const REMEMBERED_MILLIS: u64 = 24 * 60 * 60 * 1000;
+/// What is read from a mailbox at once.
+const MAIL_BYTES: usize = 64 * 1024;

@@ -1,0 +1,209 @@
+//! What all connections of a relay share: the hubs, who is connected, the store.
+//!
+//! Hubs and connections are spread over shards, so that no lock is hot. A hub is read from the
+//! store when it is first asked for, and forgotten when nobody uses it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use farhelm_proto::frame::Bye;
+use farhelm_proto::{Code, PeerId, Timestamp};
+
+use crate::authority::Authorities;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::lock::Lock as _;
+use crate::outbox::{ConnId, Outbox};
+use crate::store::{Store, StoreError, Write};
+use crate::tasks::Tasks;
+
+/// One host's hub, shared by the connections that use it.
+pub(crate) type SharedHub = Arc<Mutex<Hub>>;
+
+/// Everything that connections share.
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) authorities: Authorities,
+    pub(crate) tasks: Tasks,
+    hubs: Shards<PeerId, SharedHub>,
+    /// Connections by peer, for letters.
+    peers: Shards<PeerId, Vec<Arc<Outbox>>>,
+    /// Why connections are sent away that come while the relay ends.
+    ending: OnceLock<Bye>,
+    next_conn: AtomicU64,
+    tick: AtomicU32,
+}
+
+impl State {
+    pub(crate) fn new(config: Config, store: Store, authorities: Authorities) -> Self {
+        Self {
+            config,
+            store,
+            authorities,
+            tasks: Tasks::default(),
+            hubs: Shards::default(),
+            peers: Shards::default(),
+            ending: OnceLock::new(),
+            next_conn: AtomicU64::new(1),
+            tick: AtomicU32::new(0),
+        }
+    }
+
+    /// The queue of a connection that was just authenticated.
+    pub(crate) fn outbox(&self, peer: PeerId) -> Arc<Outbox> {
+        let outbox = Outbox::new(self.next_conn.fetch_add(1, Ordering::Relaxed), peer);
+        outbox.see(self.tick());
+        outbox.into()
+    }
+
+    /// Counts sweeps; a coarse clock that costs nothing to read.
+    pub(crate) fn tick(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    /// Lists a connection, so that letters find it.
+    pub(crate) fn enter(&self, outbox: &Arc<Outbox>) {
+        self.peers
+            .of(&outbox.peer)
+            .hold()
+            .entry(outbox.peer)
+            .or_default()
+            .push(Arc::clone(outbox));
+        if let Some(bye) = self.ending.get() {
+            outbox.close(bye.clone());
+        }
+    }
+
+    /// Removes a connection.
+    pub(crate) fn leave(&self, conn: ConnId, peer: PeerId) {
+        let mut peers = self.peers.of(&peer).hold();
+        if let Some(outboxes) = peers.get_mut(&peer) {
+            outboxes.retain(|outbox| outbox.id != conn);
+            if outboxes.is_empty() {
+                peers.remove(&peer);
+            }
+        }
+    }
+
+    /// Tells every connection of a peer that letters wait.
+    pub(crate) fn mail(&self, peer: PeerId) {
+        for outbox in self.peers.of(&peer).hold().get(&peer).into_iter().flatten() {
+            outbox.mail();
+        }
+    }
+
+    /// The hub of a host that this relay knows.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub(crate) async fn hub(&self, host: PeerId) -> Result<Option<SharedHub>, StoreError> {
+        if let Some(hub) = self.hubs.of(&host).hold().get(&host) {
+            return Ok(Some(Arc::clone(hub)));
+        }
+        let members = self.store.read(move |tables| tables.members(host)).await?;
+        Ok(members.map(|members| self.insert_hub(host, Some(members))))
+    }
+
+    /// The hub of a host that is here.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub(crate) async fn hub_of_host(&self, host: PeerId) -> Result<SharedHub, StoreError> {
+        Ok(match self.hub(host).await? {
+            Some(hub) => hub,
+            None => self.insert_hub(host, None),
+        })
+    }
+
+    /// Ends every connection, and those that come later.
+    pub(crate) fn close_all(&self, bye: &Bye) {
+        self.ending.get_or_init(|| bye.clone());
+        self.peers.each(|peers| {
+            for outbox in peers.values().flatten() {
+                outbox.close(bye.clone());
+            }
+        });
+    }
+
+    /// What is due now and then, for all connections at once: ends the silent ones, answers
+    /// those who waited too long for a blob, forgets hubs that nobody uses.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        let tick = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
+        let patience = self.config.dead_sweeps();
+        let late = Bye {
+            code: Code::Timeout,
+            detail: None,
+            retry_millis: None,
+        };
+        self.peers.each(|peers| {
+            for outbox in peers
+                .values()
+                .flatten()
+                .filter(|outbox| outbox.silent_for(tick) > patience)
+            {
+                outbox.close(late.clone());
+            }
+        });
+        self.hubs.each(|hubs| {
+            hubs.retain(|_, hub| {
+                let mut decided = hub.hold();
+                decided.wants.expire(now);
+                // Whoever holds the hub while it has no state of its own may be about to use it.
+                Arc::strong_count(hub) > 1 || !decided.is_idle(now)
+            });
+        });
+    }
+
+    /// Forgets letters whose time is over.
+    pub(crate) async fn prune(&self, now: Timestamp) {
+        if let Err(error) = self.store.write_one(Write::Prune { now }).await {
+            tracing::warn!(%error, "expired letters could not be removed");
+        }
+    }
+
+    fn insert_hub(&self, host: PeerId, members: Option<(u64, Vec<PeerId>)>) -> SharedHub {
+        let mut hubs = self.hubs.of(&host).hold();
+        Arc::clone(
+            hubs.entry(host)
+                .or_insert_with(|| Arc::new(Hub::new(host, members).into())),
+        )
+    }
+}
+
+/// A map in pieces, each with a lock of its own.
+struct Shards<K, V> {
+    shards: Vec<Mutex<HashMap<K, V>>>,
+    hasher: RandomState,
+}
+
+impl<K, V> Default for Shards<K, V> {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl<K: Hash + Eq, V> Shards<K, V> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "any bits of the hash will do"
+    )]
+    fn of(&self, key: &K) -> &Mutex<HashMap<K, V>> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    fn each(&self, mut visit: impl FnMut(&mut HashMap<K, V>)) {
+        for shard in &self.shards {
+            visit(&mut shard.hold());
+        }
+    }
+}
+
+const SHARDS: usize = 32;
