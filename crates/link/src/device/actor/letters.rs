@@ -1,0 +1,281 @@
+//! What the host writes to this device, and what this device writes to the host.
+
+use farhelm_core::command::{Command, Outcome, Receipt, Rejection};
+use farhelm_core::keys::{ContentKey, KeyBundle, from_base64};
+use farhelm_proto::frame::{Frame, Problem};
+use farhelm_proto::letter::{Kind, Letter};
+use farhelm_proto::{Code, CommandId, StreamId, Timestamp};
+use tokio::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+use super::Actor;
+use crate::clock;
+use crate::device::post::{self, Distrust};
+use crate::device::store::Entry;
+use crate::device::{DeviceError, Sent, Stage};
+use crate::rng;
+
+impl Actor {
+    /// Writes a command down and sends it.
+    pub(super) async fn send_command(
+        &mut self,
+        command: &Command,
+        not_after: Timestamp,
+    ) -> Result<Sent, DeviceError> {
+        let made_at = clock::now();
+        let id = CommandId::fresh(made_at, rng::random());
+        let letter = post::seal(&self.identity, &self.host.keys, command, id, not_after)?;
+        let frame = Frame::Letter(letter).to_bytes();
+        let entry = Entry {
+            id,
+            host: self.host.peer(),
+            kind: kind_of(command),
+            letter: frame.to_vec(),
+            made_at,
+            not_after,
+        };
+        self.store
+            .run(move |store| store.keep_command(&entry))
+            .await?;
+        let stages = self.wishes.watch(id);
+        self.look_later();
+        if self.is_up() {
+            self.out.push_back(frame);
+        }
+        Ok(Sent { id, stages })
+    }
+
+    /// Sends again what the host has not acknowledged; it knows by the id what it had before.
+    pub(super) async fn send_unacknowledged(&mut self) -> Result<(), DeviceError> {
+        if !self.is_up() {
+            return Ok(());
+        }
+        let host = self.host.peer();
+        let again = self
+            .store
+            .run(move |store| store.unacknowledged(host))
+            .await?;
+        self.out
+            .extend(again.into_iter().map(|(_, frame)| frame.into()));
+        Ok(())
+    }
+
+    /// The relay has a letter of ours.
+    pub(super) async fn posted(&mut self, id: CommandId) -> Result<(), DeviceError> {
+        self.store.run(move |store| store.posted(id)).await?;
+        self.wishes.advance(id, Stage::AtRelay);
+        Ok(())
+    }
+
+    pub(super) async fn take_problem(&mut self, problem: &Problem) -> Result<(), DeviceError> {
+        let code = problem.code;
+        tracing::debug!(%code, letter = ?problem.letter, stream = ?problem.stream, "the relay has a problem");
+        match (problem.letter, problem.stream) {
+            (Some(id), _) if is_final(code) => self.give_up_command(id, code).await,
+            (Some(_), _) => {
+                self.retry.get_or_insert(Instant::now() + RETRY);
+                Ok(())
+            }
+            (None, Some(stream)) => {
+                self.refuse(stream, code);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// The relay will never take this letter.
+    async fn give_up_command(&mut self, id: CommandId, code: Code) -> Result<(), DeviceError> {
+        let text = format!("the relay did not take the command: {}", code.sentence());
+        let outcome = Outcome::Refused {
+            rejection: Rejection::because(code, text),
+        };
+        let ended = {
+            let outcome = outcome.clone();
+            self.store
+                .run(move |store| store.given_up(id, &outcome))
+                .await?
+        };
+        if ended {
+            self.wishes.receipt(id, outcome);
+        }
+        Ok(())
+    }
+
+    /// Takes a letter, which is safe here when the relay is told so.
+    pub(super) async fn take_letter(&mut self, letter: &Letter) -> Result<(), DeviceError> {
+        let opened = match post::open(&self.identity, &self.host.keys, letter) {
+            Ok(opened) => opened,
+            // Of another host on the same relay; whoever is connected for that one takes it.
+            Err(Distrust::NotOurs) => return Ok(()),
+            Err(Distrust::Forged(code)) => {
+                tracing::warn!(%code, "a letter in the host's name is not from the host");
+                return Ok(());
+            }
+        };
+        match opened.header.kind {
+            Kind::Keys => self.take_keys(&opened.body).await?,
+            Kind::Receipt => self.take_receipt(&opened.body).await?,
+            // Answers to a pairing that is over, and what is not for devices.
+            Kind::PairAnswer | Kind::Command | Kind::PairRequest | Kind::Probe => {}
+        }
+        self.push(&opened.taken());
+        Ok(())
+    }
+
+    async fn take_receipt(&mut self, body: &[u8]) -> Result<(), DeviceError> {
+        let receipt: Receipt = match serde_json::from_slice(body) {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                tracing::warn!(%error, "a receipt cannot be read");
+                return Ok(());
+            }
+        };
+        if let Some((stream, _)) = self.asked.get(&receipt.command).copied() {
+            if let Outcome::Refused { rejection } = receipt.outcome {
+                self.no_keys(
+                    stream,
+                    &DeviceError::because(rejection.code, rejection.text),
+                );
+            }
+            return Ok(());
+        }
+        let written = receipt.clone();
+        self.store.run(move |store| store.receipt(&written)).await?;
+        self.wishes.receipt(receipt.command, receipt.outcome);
+        Ok(())
+    }
+
+    async fn take_keys(&mut self, body: &[u8]) -> Result<(), DeviceError> {
+        let Some((stream, keys)) = read_keys(body) else {
+            tracing::warn!("content keys cannot be read");
+            return Ok(());
+        };
+        let host = self.host.peer();
+        let copies = keys
+            .iter()
+            .map(|(epoch, key)| (*epoch, copy(key)))
+            .collect::<Vec<_>>();
+        self.store
+            .run(move |store| store.keep_keys(host, stream, &copies))
+            .await?;
+        self.add_keys(stream, keys);
+        Ok(())
+    }
+
+    /// Looks for the keys that readers wait for, and asks the host for those that are not here,
+    /// each once per connection.
+    pub(super) async fn find_keys(&mut self) -> Result<(), DeviceError> {
+        if self.missing_keys().is_empty() {
+            return Ok(());
+        }
+        self.reload_keys().await?;
+        for (stream, epoch) in self.missing_keys() {
+            if !self.is_up() || self.asked.values().any(|asked| *asked == (stream, epoch)) {
+                continue;
+            }
+            let now = clock::now();
+            let id = CommandId::fresh(now, rng::random());
+            let command = Command::SendKeys { stream };
+            let letter = post::seal(
+                &self.identity,
+                &self.host.keys,
+                &command,
+                id,
+                now.plus_millis(KEYS_MILLIS),
+            )?;
+            self.asked.insert(id, (stream, epoch));
+            self.push(&Frame::Letter(letter));
+        }
+        self.look_later();
+        Ok(())
+    }
+
+    fn missing_keys(&self) -> Vec<(StreamId, u32)> {
+        let home = std::iter::once(&self.home.reader);
+        let readers = home.chain(self.logs.values().map(|log| &log.reader));
+        readers
+            .filter_map(|reader| Some((reader.stream(), reader.blocked()?)))
+            .collect()
+    }
+
+    /// Takes the keys that another process of this device has written down.
+    async fn reload_keys(&mut self) -> Result<(), DeviceError> {
+        let host = self.host.peer();
+        for (stream, epoch, key) in self.store.run(move |store| store.keys(host)).await? {
+            if !self.keys.contains_key(&(stream, epoch)) {
+                self.add_keys(stream, vec![(epoch, key)]);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_later(&mut self) {
+        self.look.get_or_insert(Instant::now() + LOOK);
+    }
+
+    /// Another process of this device may have taken a letter before it came here.
+    pub(super) async fn look_into_store(&mut self) -> Result<(), DeviceError> {
+        let watched = self.wishes.watched();
+        let outcomes = self.store.run(move |store| {
+            watched
+                .into_iter()
+                .map(|id| Ok((id, store.outcome(id)?)))
+                .collect::<Result<Vec<_>, DeviceError>>()
+        });
+        for (id, outcome) in outcomes.await? {
+            if let Some(outcome) = outcome {
+                self.wishes.receipt(id, outcome);
+            }
+        }
+        if !self.missing_keys().is_empty() {
+            self.reload_keys().await?;
+        }
+        if !self.missing_keys().is_empty() || !self.wishes.watched().is_empty() {
+            self.look_later();
+        }
+        Ok(())
+    }
+}
+
+fn read_keys(body: &[u8]) -> Option<(StreamId, Vec<(u32, ContentKey)>)> {
+    let bundle: KeyBundle = serde_json::from_slice(body).ok()?;
+    let read = |text: String| {
+        let text = Zeroizing::new(text);
+        let bytes = Zeroizing::new(from_base64(&text)?);
+        <[u8; 32]>::try_from(bytes.as_slice())
+            .ok()
+            .map(ContentKey::from_bytes)
+    };
+    let keys = bundle
+        .keys
+        .into_iter()
+        .map(|key| Some((key.epoch, read(key.key)?)));
+    Some((bundle.stream, keys.collect::<Option<_>>()?))
+}
+
+pub(super) const fn copy(key: &ContentKey) -> ContentKey {
+    ContentKey::from_bytes(*key.expose())
+}
+
+/// What kind of command it is, as JSON names it.
+fn kind_of(command: &Command) -> String {
+    let value = serde_json::to_value(command).unwrap_or_default();
+    value["type"].as_str().unwrap_or("command").to_owned()
+}
+
+/// Whether the relay would say the same of this letter for ever. That the host is not known, or
+/// this device not to it, may change when the host connects.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TooLarge | Code::BadFrame | Code::UnsupportedVersion | Code::Expired
+    )
+}
+
+/// When a letter is sent again that the relay did not take.
+const RETRY: Duration = Duration::from_secs(3);
+/// How often the store is looked into while something is waited for.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a request for keys may wait for the host.
+const KEYS_MILLIS: u64 = 10 * 60 * 1000;

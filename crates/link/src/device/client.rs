@@ -1,0 +1,170 @@
+//! The face of a device that is connected to one host.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use farhelm_core::command::Command;
+use farhelm_proto::{Code, SessionId, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::device::actor::{Actor, Ask};
+use crate::device::log::Item;
+use crate::device::{DeviceError, FleetView, KnownHost, Pending, Sent, Status, Store};
+
+/// A connection of this device to one of its hosts, across reconnects. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Client {
+    store: Store,
+    host: KnownHost,
+    asks: mpsc::Sender<Ask>,
+    status: watch::Receiver<Status>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Client {
+    /// Begins to connect, on the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when the store fails, [`Code::Tampered`] when it holds a roster
+    /// that is not the host's.
+    pub async fn connect(
+        store: Store,
+        host: KnownHost,
+        extra_ca: Option<PathBuf>,
+    ) -> Result<Self, DeviceError> {
+        let (publish, status) = watch::channel(Status::default());
+        let (asks, asked) = mpsc::channel(ASKS);
+        let actor = Actor::new(store.clone(), host.clone(), extra_ca, asked, publish).await?;
+        let task = AbortOnDropHandle::new(tokio::spawn(actor.run()));
+        Ok(Self {
+            store,
+            host,
+            asks,
+            status,
+            _task: task,
+        })
+    }
+
+    /// What there is on the host, once its log was read to the end.
+    ///
+    /// # Errors
+    ///
+    /// Says after a while why that cannot be: [`Code::RelayUnreachable`], [`Code::HostOffline`],
+    /// [`Code::KeyMissing`], [`Code::NotFound`]; at once when the log is not to be believed.
+    pub async fn fleet(&self) -> Result<FleetView, DeviceError> {
+        self.fleet_within(PATIENCE).await
+    }
+
+    /// Like [`Self::fleet`], with another patience.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Self::fleet`].
+    pub async fn fleet_within(&self, patience: Duration) -> Result<FleetView, DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Fleet {
+            deadline: tokio::time::Instant::now() + patience,
+            reply,
+        })
+        .await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// A session's log from the event `from` on, or from its beginning; with `follow` it goes on
+    /// with what comes. The last item is an error when it could not be read.
+    pub async fn log(
+        &self,
+        session: SessionId,
+        from: Option<u64>,
+        follow: bool,
+    ) -> mpsc::Receiver<Item> {
+        self.log_within(session, from, follow, PATIENCE).await
+    }
+
+    /// Like [`Self::log`], with another patience until it has caught up.
+    pub async fn log_within(
+        &self,
+        session: SessionId,
+        from: Option<u64>,
+        follow: bool,
+        patience: Duration,
+    ) -> mpsc::Receiver<Item> {
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask::Log {
+            session,
+            from: from.unwrap_or(1).max(1),
+            follow,
+            patience,
+            reply,
+        };
+        let asked = self.ask(ask).await;
+        let answered = match asked {
+            Ok(()) => answer.await.map_err(|_| stopped()),
+            Err(error) => Err(error),
+        };
+        answered.unwrap_or_else(|error| {
+            let (send, items) = mpsc::channel(1);
+            drop(send.try_send(Err(error)));
+            items
+        })
+    }
+
+    /// Sends a command, which must have no effect after `not_after`. It is on the disk when this
+    /// returns, and arrives whenever relay and host can be reached.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when it could not be written down, [`Code::TooLarge`] when it is.
+    pub async fn send(&self, command: Command, not_after: Timestamp) -> Result<Sent, DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Send {
+            command,
+            not_after,
+            reply,
+        })
+        .await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Commands to this host whose end is not known, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when the store fails.
+    pub async fn pending(&self) -> Result<Vec<Pending>, DeviceError> {
+        let host = self.host.peer();
+        self.store.run(move |store| store.pending(host)).await
+    }
+
+    /// Where this client stands, as it changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Ends it in good order: what was seen is written down.
+    pub async fn close(self) {
+        let (reply, answer) = oneshot::channel();
+        if self.ask(Ask::Close { reply }).await.is_ok() && answer.await.is_err() {
+            tracing::debug!("the device had stopped before");
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), DeviceError> {
+        self.asks.send(ask).await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> DeviceError {
+    DeviceError::because(
+        Code::Internal,
+        "the connection to the host has stopped; its log has the detail",
+    )
+}
+
+/// Questions that wait.
+const ASKS: usize = 64;
+/// How long a person waits for an answer before being told why there is none.
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,131 @@
+//! TLS by the system's trust store, and by one more authority that the operator may name.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::{CertificateError, ClientConfig, Error as TlsError};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_platform_verifier::Verifier;
+use tokio_rustls::TlsConnector;
+
+use crate::socket::{Pipe, Unreachable};
+
+/// Whom to believe. Made when it is first needed and anew after each failure, so that an
+/// authority added in between is found.
+pub(crate) struct Trust {
+    extra_ca: Option<PathBuf>,
+    config: Option<Arc<ClientConfig>>,
+}
+
+impl Trust {
+    pub(crate) const fn new(extra_ca: Option<PathBuf>) -> Self {
+        Self {
+            extra_ca,
+            config: None,
+        }
+    }
+
+    /// Speaks TLS with `host` over `stream`.
+    pub(crate) async fn wrap(
+        &mut self,
+        stream: Box<dyn Pipe>,
+        host: &str,
+    ) -> Result<Box<dyn Pipe>, Unreachable> {
+        let config = match self.config.take() {
+            Some(config) => config,
+            None => Arc::new(self.load()?),
+        };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Unreachable(format!("'{host}' cannot stand in a certificate")))?;
+        match TlsConnector::from(Arc::clone(&config))
+            .connect(name, stream)
+            .await
+        {
+            Ok(stream) => {
+                self.config = Some(config);
+                Ok(Box::new(stream))
+            }
+            Err(error) => Err(Unreachable(explain(host, &error))),
+        }
+    }
+
+    fn load(&self) -> Result<ClientConfig, Unreachable> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let failed = |error: TlsError| {
+            Unreachable(format!("the trusted authorities cannot be read: {error}"))
+        };
+        let verifier =
+            Verifier::new_with_extra_roots(self.extra()?, Arc::clone(&provider)).map_err(failed)?;
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .dangerous() // The name is rustls's own; the verifier is the system's.
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    fn extra(&self) -> Result<Vec<CertificateDer<'static>>, Unreachable> {
+        let Some(path) = &self.extra_ca else {
+            return Ok(Vec::new());
+        };
+        let read =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let found = read.map_err(|error| {
+            Unreachable(format!(
+                "the file of authorities {} cannot be read: {error}",
+                path.display()
+            ))
+        })?;
+        if found.is_empty() {
+            return Err(Unreachable(format!(
+                "the file of authorities {} holds no certificate",
+                path.display()
+            )));
+        }
+        Ok(found)
+    }
+}
+
+/// Why there is no TLS, in words for people.
+fn explain(host: &str, error: &io::Error) -> String {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<TlsError>());
+    match inner {
+        Some(TlsError::InvalidCertificate(certificate)) => distrust(host, certificate),
+        Some(TlsError::InvalidMessage(_)) => {
+            format!("{host} does not speak TLS; is it http:// and not https://?")
+        }
+        Some(other) => format!("no TLS with {host}: {other}"),
+        None => format!("the connection to {host} broke before TLS was ready: {error}"),
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the rest is explained by rustls well enough"
+)]
+fn distrust(host: &str, certificate: &CertificateError) -> String {
+    match certificate {
+        CertificateError::UnknownIssuer => format!(
+            "the certificate of {host} was signed by nobody this machine trusts; a private authority can be named \
+             with FARHELM_CA_FILE"
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!("the certificate of {host} has expired, or the clock of this machine is wrong")
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!(
+                "the certificate of {host} is not valid yet; the clock of this machine may be wrong"
+            )
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the certificate that {host} shows is for another name")
+        }
+        other => format!("the certificate of {host} is not good: {other}"),
+    }
+}

@@ -1,0 +1,302 @@
+//! A device's commands: how far they have come, and that none is lost or doubled.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use farhelm_core::command::{Command, Outcome, Rejection};
+use farhelm_link::clock::now;
+use farhelm_link::device::{Client, KnownHost, Sent, Stage, Store};
+use farhelm_proto::frame::{Frame, Posted, Problem};
+use farhelm_proto::{Code, SessionId, Timestamp};
+use farhelm_relay::Relay;
+use support::acted::{Acted, Connection};
+use support::host::Host;
+use support::{relay, soon, url};
+
+#[tokio::test]
+async fn a_command_advances_to_its_end() {
+    let mut scene = Scene::set().await;
+    let client = scene.client(&scene.known).await;
+    let mut sent = client.send(prompt("hello"), later()).await.unwrap();
+    let (header, command) = scene.host.command().await;
+    assert_eq!((header.id, command), (sent.id, prompt("hello")));
+    assert_eq!(stage(&mut sent).await, Stage::Kept);
+    assert_eq!(stage(&mut sent).await, Stage::AtRelay);
+    scene
+        .host
+        .receipt(header.from, sent.id, Outcome::Received)
+        .await;
+    assert_eq!(stage(&mut sent).await, Stage::AtHost);
+    assert_eq!(client.pending().await.unwrap()[0].stage, Stage::AtHost);
+    let applied = Outcome::Applied {
+        stream: session().into(),
+        seq: 7,
+        made: None,
+    };
+    scene
+        .host
+        .receipt(header.from, sent.id, applied.clone())
+        .await;
+    assert_eq!(stage(&mut sent).await, Stage::Done(applied.clone()));
+    assert!(soon(sent.stages.recv()).await.is_none());
+    assert_eq!(client.pending().await.unwrap(), vec![]);
+    assert_eq!(scene.store.outcome(sent.id).unwrap(), Some(applied));
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_refused_says_why() {
+    let mut scene = Scene::set().await;
+    let client = scene.client(&scene.known).await;
+    let mut sent = client.send(prompt("hello"), later()).await.unwrap();
+    let (header, _) = scene.host.command().await;
+    let refused = Outcome::Refused {
+        rejection: Rejection::new(Code::SessionEnded),
+    };
+    scene
+        .host
+        .receipt(header.from, sent.id, refused.clone())
+        .await;
+    assert_eq!(end(&mut sent).await, refused);
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn f19_a_command_outlives_this_process_and_keeps_its_id() {
+    let mut scene = Scene::set().await;
+    let nowhere = KnownHost {
+        relay: "http://127.0.0.1:1".into(),
+        ..scene.known.clone()
+    };
+    let client = scene.client(&nowhere).await;
+    let mut sent = client.send(prompt("hello"), later()).await.unwrap();
+    assert_eq!(stage(&mut sent).await, Stage::Kept);
+    drop(client);
+    let store = Store::open(scene.folder.path()).unwrap();
+    let pending = store.pending(scene.host.peer()).unwrap();
+    assert_eq!(
+        (pending[0].id, pending[0].kind.as_str(), &pending[0].stage),
+        (sent.id, "prompt", &Stage::Kept)
+    );
+    let client = Client::connect(store, scene.known.clone(), None)
+        .await
+        .unwrap();
+    let (header, command) = scene.host.command().await;
+    assert_eq!((header.id, command), (sent.id, prompt("hello")));
+    let applied = Outcome::Applied {
+        stream: session().into(),
+        seq: 7,
+        made: None,
+    };
+    scene
+        .host
+        .receipt(header.from, sent.id, applied.clone())
+        .await;
+    soon(async { while !client.pending().await.unwrap().is_empty() {} }).await;
+    assert_eq!(scene.store.outcome(sent.id).unwrap(), Some(applied));
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn f19_a_command_is_sent_again_until_the_host_has_it_and_not_afterwards() {
+    let scene = Scene::set().await;
+    let acted = Acted::start().await;
+    let client = scene.client(&scene.at(&acted)).await;
+    let mut connection = acted.accept().await;
+    let sent = client.send(prompt("hello"), later()).await.unwrap();
+    let first = letter(&mut connection).await;
+    connection
+        .send(&Frame::Posted(Posted { id: sent.id }))
+        .await;
+    drop(connection);
+    let mut connection = acted.accept().await;
+    assert_eq!(letter(&mut connection).await, first);
+    let me = *scene.store.identity().unwrap().public();
+    let body = farhelm_core::command::Receipt {
+        command: sent.id,
+        outcome: Outcome::Received,
+    };
+    let receipt = scene
+        .host
+        .seal_for(&me, farhelm_proto::letter::Kind::Receipt, None, &body);
+    connection.send(&Frame::Letter(receipt)).await;
+    while !matches!(connection.receive().await, Some(Frame::Taken(_))) {}
+    drop(connection);
+    let mut connection = acted.accept().await;
+    let next = client.send(prompt("next"), later()).await.unwrap();
+    let Frame::Letter(after) = letter(&mut connection).await else {
+        panic!("a letter")
+    };
+    assert_eq!(after.parse_header().unwrap().id, next.id);
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_command_that_the_relay_cannot_take_yet_is_sent_again() {
+    let scene = Scene::set().await;
+    let acted = Acted::start().await;
+    let client = scene.client(&scene.at(&acted)).await;
+    let mut connection = acted.accept().await;
+    let mut sent = client.send(prompt("hello"), later()).await.unwrap();
+    let first = letter(&mut connection).await;
+    connection.send(&problem(&sent, Code::NotFound)).await;
+    assert_eq!(letter(&mut connection).await, first);
+    connection
+        .send(&Frame::Posted(Posted { id: sent.id }))
+        .await;
+    assert_eq!(stage(&mut sent).await, Stage::Kept);
+    assert_eq!(stage(&mut sent).await, Stage::AtRelay);
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_command_that_the_relay_never_takes_ends() {
+    let scene = Scene::set().await;
+    let client = scene.client(&scene.known).await;
+    let mut sent = client.send(prompt("hello"), Timestamp(1)).await.unwrap();
+    let Outcome::Refused { rejection } = end(&mut sent).await else {
+        panic!("it cannot be applied")
+    };
+    assert_eq!(rejection.code, Code::Expired);
+    assert_eq!(client.pending().await.unwrap(), vec![]);
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_too_large_is_not_kept() {
+    let scene = Scene::set().await;
+    let client = scene.client(&scene.known).await;
+    let bytes: Vec<u8> = (0..1_000)
+        .flat_map(|_| farhelm_link::rng::random::<1_000>())
+        .collect();
+    let noise = farhelm_core::keys::to_base64(&bytes);
+    let error = client.send(prompt(&noise), later()).await.unwrap_err();
+    assert_eq!(error.code, Code::TooLarge);
+    assert_eq!(client.pending().await.unwrap(), vec![]);
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn s09_a_receipt_that_is_not_from_the_host_changes_nothing() {
+    let scene = Scene::set().await;
+    let acted = Acted::start().await;
+    let client = scene.client(&scene.at(&acted)).await;
+    let mut connection = acted.accept().await;
+    let mut sent = client.send(prompt("hello"), later()).await.unwrap();
+    letter(&mut connection).await;
+    let me = *scene.store.identity().unwrap().public();
+    let applied = Outcome::Applied {
+        stream: session().into(),
+        seq: 7,
+        made: None,
+    };
+    let body = farhelm_core::command::Receipt {
+        command: sent.id,
+        outcome: applied,
+    };
+    let genuine = scene
+        .host
+        .seal_for(&me, farhelm_proto::letter::Kind::Receipt, None, &body);
+    let own = support::identity();
+    let (header, enc, body) = (genuine.header.to_vec(), *genuine.enc, genuine.body.to_vec());
+    let forged = farhelm_proto::letter::Letter::sign(header, enc, body, own.signing());
+    connection.send(&Frame::Letter(forged)).await;
+    connection
+        .send(&Frame::Posted(Posted { id: sent.id }))
+        .await;
+    assert_eq!(stage(&mut sent).await, Stage::Kept);
+    assert_eq!(stage(&mut sent).await, Stage::AtRelay);
+    assert_eq!(client.pending().await.unwrap().len(), 1);
+    scene.relay.shutdown().await;
+}
+
+/// A relay, a host and a paired device.
+struct Scene {
+    relay: Relay,
+    host: Host,
+    folder: tempfile::TempDir,
+    store: Store,
+    known: KnownHost,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let relay = relay();
+        let mut host = Host::start(&url(&relay)).await;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let known = host.admit(&store).await;
+        host.snapshot().await;
+        host.send_keys(store.identity().unwrap().peer(), host.home())
+            .await;
+        Self {
+            relay,
+            host,
+            folder,
+            store,
+            known,
+        }
+    }
+
+    async fn client(&self, known: &KnownHost) -> Client {
+        Client::connect(self.store.clone(), known.clone(), None)
+            .await
+            .unwrap()
+    }
+
+    fn at(&self, acted: &Acted) -> KnownHost {
+        KnownHost {
+            relay: acted.url(),
+            ..self.known.clone()
+        }
+    }
+}
+
+async fn letter(connection: &mut Connection) -> Frame {
+    loop {
+        let frame = connection.receive().await.unwrap();
+        if matches!(frame, Frame::Letter(_)) {
+            return frame;
+        }
+    }
+}
+
+async fn stage(sent: &mut Sent) -> Stage {
+    soon(sent.stages.recv()).await.unwrap()
+}
+
+async fn end(sent: &mut Sent) -> Outcome {
+    loop {
+        if let Stage::Done(outcome) = stage(sent).await {
+            return outcome;
+        }
+    }
+}
+
+fn problem(sent: &Sent, code: Code) -> Frame {
+    let (letter, request, stream, detail, frame) = (Some(sent.id), None, None, None, None);
+    Frame::Problem(Problem {
+        code,
+        request,
+        letter,
+        stream,
+        detail,
+        frame,
+    })
+}
+
+fn prompt(text: &str) -> Command {
+    Command::Prompt {
+        session: session(),
+        text: text.into(),
+    }
+}
+
+fn later() -> Timestamp {
+    now().plus_millis(600_000)
+}
+
+fn session() -> SessionId {
+    SessionId::from_bytes([5; 16])
+}
