@@ -1,0 +1,338 @@
+//! The daemon's end of the local socket.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use farhelm_core::event::{Activity, Record};
+use farhelm_proto::{Code, SessionId};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{broadcast, oneshot};
+
+use super::{LocalAnswer, LocalRequest, MAX_LINE, Status};
+use crate::config::AgentChoice;
+use crate::daemon::{DaemonHandle, Request};
+use crate::session::{Seen, SessionHandle, Spec, open_records};
+use crate::tunnel::Via;
+use crate::uplink::RelayState;
+
+/// Bytes of envelopes read at a time.
+const CHUNK: usize = 1024 * 1024;
+
+/// Opens the socket and answers until the daemon stops.
+pub(crate) fn serve(path: &Path, daemon: DaemonHandle) -> std::io::Result<()> {
+    // Whoever holds the folder's lock may replace what an earlier daemon left.
+    drop(std::fs::remove_file(path));
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let tasks = daemon.tasks.clone();
+    tasks.clone().spawn("local socket", async move {
+        loop {
+            let stream = tokio::select! {
+                () = daemon.stop.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "local socket");
+                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let daemon = daemon.clone();
+            tasks.spawn("local request", async move {
+                let stop = daemon.stop.clone();
+                tokio::select! {
+                    () = answer(stream, daemon) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn answer(stream: UnixStream, daemon: DaemonHandle) {
+    let own = rustix::process::geteuid().as_raw();
+    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own) {
+        tracing::warn!("another user tried the local socket");
+        return;
+    }
+    let (reader, writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    let limit = u64::try_from(MAX_LINE).unwrap_or(u64::MAX);
+    if (&mut reader)
+        .take(limit)
+        .read_until(b'\n', &mut line)
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let mut out = Out(writer);
+    let result = match serde_json::from_slice(&line) {
+        Ok(request) => {
+            // Whoever asked and went does not want the answer any more.
+            tokio::select! {
+                result = take(request, &daemon, &mut out) => result,
+                _ = reader.read_u8() => return,
+            }
+        }
+        Err(error) => Err((
+            Code::BadCommand,
+            format!("not a request of this version: {error}"),
+        )),
+    };
+    if let Err((code, text)) = result {
+        drop(out.say(&LocalAnswer::Failed { code, text }).await);
+    }
+}
+
+type Failure = (Code, String);
+
+struct Out(OwnedWriteHalf);
+
+impl Out {
+    async fn say(&mut self, answer: &LocalAnswer) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(answer).unwrap_or_default();
+        line.push(b'\n');
+        self.0
+            .write_all(&line)
+            .await
+            .map_err(|error| (Code::Internal, error.to_string()))
+    }
+}
+
+async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Result<(), Failure> {
+    match request {
+        LocalRequest::Status => {
+            out.say(&LocalAnswer::Status(Box::new(status(daemon))))
+                .await
+        }
+        LocalRequest::Start {
+            dir,
+            agent,
+            environment,
+            prompt,
+        } => {
+            let agent = match agent {
+                Some(agent) => agent,
+                None => default_agent(daemon, &environment, &dir).await?,
+            };
+            let (reply, outcome) = oneshot::channel();
+            let spec = Spec {
+                dir,
+                agent,
+                environment,
+            };
+            tell(
+                daemon,
+                Request::Start {
+                    spec,
+                    prompt,
+                    reply,
+                },
+            )
+            .await?;
+            say_outcome(out, outcome).await
+        }
+        LocalRequest::Wish { command } => {
+            let (reply, outcome) = oneshot::channel();
+            tell(daemon, Request::Wish { command, reply }).await?;
+            say_outcome(out, outcome).await
+        }
+        LocalRequest::Fleet { follow } => {
+            let mut fleets = daemon.fleet.clone();
+            loop {
+                let fleet = Box::new(fleets.borrow_and_update().as_ref().clone());
+                out.say(&LocalAnswer::Fleet { fleet }).await?;
+                if !follow || fleets.changed().await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        LocalRequest::Log {
+            session,
+            from,
+            follow,
+        } => say_log(daemon, out, session, from, follow).await,
+        LocalRequest::Tunnel { via, is_command } => {
+            let unknown = format!(
+                "{via:?} is not known; only tailscale and cloudflared are, use --via-cmd for another program"
+            );
+            let via = if is_command {
+                Some(Via::Command(via))
+            } else {
+                Via::named(&via)
+            };
+            let via = via.ok_or((Code::TunnelFailed, unknown))?;
+            let (reply, url) = oneshot::channel();
+            tell(daemon, Request::Tunnel { via, reply }).await?;
+            match url.await {
+                Ok(Ok(url)) => out.say(&LocalAnswer::Tunnelled { url }).await,
+                Ok(Err(error)) => Err((error.code, error.text)),
+                Err(_) => Err(busy()),
+            }
+        }
+        LocalRequest::Down => {
+            out.say(&LocalAnswer::Done {}).await?;
+            daemon.stop.cancel();
+            Ok(())
+        }
+    }
+}
+
+async fn tell(daemon: &DaemonHandle, request: Request) -> Result<(), Failure> {
+    daemon.requests.send(request).await.map_err(|_| busy())
+}
+
+async fn say_outcome(
+    out: &mut Out,
+    outcome: oneshot::Receiver<farhelm_core::command::Outcome>,
+) -> Result<(), Failure> {
+    let outcome = outcome.await.map_err(|_| busy())?;
+    out.say(&LocalAnswer::Outcome { outcome }).await
+}
+
+fn busy() -> Failure {
+    (
+        Code::QueueFull,
+        "the daemon or the session cannot take it right now; try again".to_owned(),
+    )
+}
+
+async fn default_agent(
+    daemon: &DaemonHandle,
+    environment: &crate::environment::Environment,
+    dir: &Path,
+) -> Result<AgentChoice, Failure> {
+    if let Some(name) = daemon.config.agent.clone() {
+        return Ok(AgentChoice::Named { name });
+    }
+    let variables = environment.resolve(dir).await;
+    let path = variables.get(std::ffi::OsStr::new("PATH"));
+    let found = daemon.config.registry().detect(path);
+    let agent = found.ok_or_else(|| {
+        let rejection = crate::daemon::no_agent();
+        (rejection.code, rejection.text)
+    })?;
+    Ok(AgentChoice::Named { name: agent.name })
+}
+
+fn status(daemon: &DaemonHandle) -> Status {
+    let fleet = daemon.fleet.borrow();
+    let (relay, relay_error) = match &*daemon.relay.borrow() {
+        RelayState::Connecting => ("connecting", None),
+        RelayState::Up(_) => ("up", None),
+        RelayState::Down { code, detail, .. } => ("down", Some(format!("{code}: {detail}"))),
+    };
+    let roster = farhelm_core::roster::Roster::verify(&fleet.roster, daemon.host.public());
+    Status {
+        version: daemon.version.clone(),
+        pid: std::process::id(),
+        since: daemon.since,
+        host: daemon.host.peer(),
+        name: fleet.name.clone(),
+        url: daemon.public_url.borrow().clone(),
+        relay: relay.to_owned(),
+        relay_error,
+        sessions: fleet
+            .sessions
+            .values()
+            .filter(|summary| summary.state != Activity::Ended)
+            .count(),
+        devices: roster.map_or(0, |roster| roster.devices().count()),
+    }
+}
+
+async fn say_log(
+    daemon: &DaemonHandle,
+    out: &mut Out,
+    session: SessionId,
+    from: u64,
+    follow: bool,
+) -> Result<(), Failure> {
+    if daemon
+        .journal
+        .stream(session.into())
+        .await
+        .map_err(journal_failed)?
+        .is_none()
+    {
+        return Err((
+            Code::SessionNotFound,
+            Code::SessionNotFound.sentence().to_owned(),
+        ));
+    }
+    let (reply, handle) = oneshot::channel();
+    tell(daemon, Request::Session { session, reply }).await?;
+    let handle: Option<SessionHandle> = handle.await.map_err(|_| busy())?;
+    // Following begins before reading, so that nothing falls in between.
+    let mut seen = handle.map(|handle| handle.followers.subscribe());
+    let mut next = from.max(1);
+    next = say_stored(daemon, out, session, next).await?;
+    out.say(&LocalAnswer::CaughtUp {}).await?;
+    let Some(seen) = seen.as_mut().filter(|_| follow) else {
+        return Ok(());
+    };
+    loop {
+        match seen.recv().await {
+            Ok(Seen::Record(record)) if record.seq < next => {}
+            Ok(Seen::Record(record)) => {
+                next = record.seq + 1;
+                let record = Box::new(Arc::unwrap_or_clone(record));
+                out.say(&LocalAnswer::Record { record }).await?;
+            }
+            Ok(Seen::Live(live)) => {
+                let live = Box::new(Arc::unwrap_or_clone(live));
+                out.say(&LocalAnswer::Live { live }).await?;
+            }
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                next = say_stored(daemon, out, session, next).await?;
+            }
+            Err(broadcast::error::RecvError::Closed) => {
+                say_stored(daemon, out, session, next).await?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Says what the journal holds from `next` on; gives the seq after it.
+async fn say_stored(
+    daemon: &DaemonHandle,
+    out: &mut Out,
+    session: SessionId,
+    mut next: u64,
+) -> Result<u64, Failure> {
+    loop {
+        let envelopes = daemon
+            .journal
+            .envelopes(session.into(), next - 1, CHUNK)
+            .await
+            .map_err(journal_failed)?;
+        if envelopes.is_empty() {
+            return Ok(next);
+        }
+        let records: Vec<Record> = open_records(&daemon.journal, &envelopes)
+            .await
+            .map_err(journal_failed)?;
+        for record in records {
+            if record.seq >= next {
+                next = record.seq + 1;
+                out.say(&LocalAnswer::Record {
+                    record: Box::new(record),
+                })
+                .await?;
+            }
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
+fn journal_failed(error: crate::journal::JournalError) -> Failure {
+    (error.code(), error.to_string())
+}

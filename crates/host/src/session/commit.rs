@@ -1,0 +1,282 @@
+//! Writing what a group of inputs came to: append, then show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farhelm_core::agent::Said;
+use farhelm_core::command::{Outcome, Receipt, Rejection};
+use farhelm_core::content::BlobRef;
+use farhelm_core::event::{Event, Live, Record};
+use farhelm_core::session::Effect;
+use farhelm_core::text::hex;
+use farhelm_link::clock::now;
+use farhelm_proto::letter::Kind;
+use farhelm_proto::{CommandId, StreamId};
+
+use super::{Reply, Seen, SessionActor, summarise};
+use crate::clip::{shrink_ask, shrink_tool};
+use crate::journal::{JournalError, Op, StoredEnvelope};
+use crate::stream::letter_op;
+
+/// Events after which the state is written down whole, so that readers can begin there.
+const SNAPSHOT_EVERY: u64 = 256;
+/// Bytes of JSON in one envelope, about.
+const ENVELOPE_JSON: usize = 256 * 1024;
+/// How long a full disk is waited for before the next try.
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// What a group of inputs came to.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) records: Vec<Record>,
+    pub(super) effects: Vec<Effect>,
+    ops: Vec<Op>,
+    answers: Vec<(Reply, CommandId, Outcome)>,
+    repeats: Vec<(Reply, CommandId, Outcome)>,
+}
+
+impl Batch {
+    /// Notes the answer to a wish that was decided in this group.
+    pub(super) fn answer(
+        &mut self,
+        reply: Reply,
+        id: CommandId,
+        stream: StreamId,
+        decided: Result<u64, Rejection>,
+    ) {
+        let outcome = match decided {
+            Ok(seq) => Outcome::Applied {
+                stream,
+                seq,
+                made: None,
+            },
+            Err(rejection) => Outcome::Refused { rejection },
+        };
+        self.answers.push((reply, id, outcome));
+    }
+
+    /// Repeats the answer to a wish that was decided before.
+    pub(super) fn repeat(&mut self, reply: Reply, id: CommandId, outcome: Outcome) {
+        self.repeats.push((reply, id, outcome));
+    }
+
+    /// The answer to a wish that was decided in this group.
+    pub(super) fn outcome_of(&self, id: CommandId) -> Option<Outcome> {
+        self.answers
+            .iter()
+            .find(|(_, answered, _)| *answered == id)
+            .map(|(_, _, outcome)| outcome.clone())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.ops.is_empty()
+            && self.answers.is_empty()
+            && self.repeats.is_empty()
+    }
+}
+
+impl SessionActor {
+    /// Writes the batch; when this returns, it is on the disk and shown. Gives what is to be done.
+    pub(super) async fn commit(&mut self, mut batch: Batch) -> Result<Vec<Effect>, JournalError> {
+        if batch.is_empty() {
+            return Ok(batch.effects);
+        }
+        self.add_snapshot(&mut batch);
+        let mut ops = Vec::new();
+        if !batch.records.is_empty() {
+            ops.extend(self.writer.ready(&self.shared.readers()));
+        }
+        ops.append(&mut batch.ops);
+        let envelopes = self.seal_records(&mut batch.records);
+        ops.extend(envelopes.iter().cloned().map(Op::Envelope));
+        ops.extend(self.outcome_ops(&batch));
+        let letters: Vec<_> = ops.iter().filter_map(letter_of).collect();
+        self.write(ops).await?;
+        for letter in letters {
+            self.shared.uplink.letter(letter);
+        }
+        for envelope in envelopes {
+            self.shared.uplink.publish(envelope);
+        }
+        self.show(batch.records);
+        for (reply, id, outcome) in batch.answers.into_iter().chain(batch.repeats) {
+            match reply {
+                Reply::Local(sender) => drop(sender.send(outcome)),
+                Reply::Device { peer, .. } => self.shared.uplink.taken(peer, id),
+            }
+        }
+        Ok(batch.effects)
+    }
+
+    /// Makes long texts short; what is cut goes into blobs of the same commit.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "everything else is short")]
+    pub(super) fn shrink(&mut self, said: Said, batch: &mut Batch) -> Said {
+        let keys = self.writer.ready(&self.shared.readers());
+        batch.ops.extend(keys);
+        let (writer, ops) = (&mut self.writer, &mut batch.ops);
+        let mut keep = |bytes: &[u8]| {
+            let (name, epoch, sealed) = writer.seal_blob(bytes)?;
+            ops.push(Op::Blob {
+                name,
+                bytes: sealed.into(),
+            });
+            Some(BlobRef {
+                name: hex(&name),
+                epoch,
+                bytes: bytes.len() as u64,
+            })
+        };
+        match said {
+            Said::Tool(tool) => Said::Tool(shrink_tool(tool, &mut keep)),
+            Said::Asks { request, ask } => Said::Asks {
+                request,
+                ask: shrink_ask(ask, &mut keep),
+            },
+            other => other,
+        }
+    }
+
+    fn add_snapshot(&mut self, batch: &mut Batch) {
+        self.since_snapshot += batch.records.len() as u64;
+        if self.since_snapshot >= SNAPSHOT_EVERY {
+            self.since_snapshot = 0;
+            let event = Event::Snapshot {
+                state: Box::new(self.session.clone()),
+            };
+            batch.records.push(Record {
+                seq: 0,
+                at: now(),
+                cause: None,
+                event,
+            });
+        }
+    }
+
+    /// Numbers, seals and chains the records.
+    fn seal_records(&mut self, records: &mut [Record]) -> Vec<StoredEnvelope> {
+        let mut envelopes = Vec::new();
+        let mut json = Vec::new();
+        let mut count = 0;
+        let mut snapshot = None;
+        let mut seq = self.writer.head();
+        for record in records {
+            seq += 1;
+            count += 1;
+            record.seq = seq;
+            if let Event::Snapshot { .. } = record.event {
+                snapshot = Some(count);
+            }
+            json.push(if count == 1 { b'[' } else { b',' });
+            serde_json::to_writer(&mut json, record).unwrap_or_default();
+            if json.len() >= ENVELOPE_JSON {
+                self.seal_one(&mut json, &mut count, &mut snapshot, &mut envelopes);
+            }
+        }
+        self.seal_one(&mut json, &mut count, &mut snapshot, &mut envelopes);
+        envelopes
+    }
+
+    fn seal_one(
+        &mut self,
+        json: &mut Vec<u8>,
+        count: &mut u64,
+        snapshot: &mut Option<u64>,
+        envelopes: &mut Vec<StoredEnvelope>,
+    ) {
+        if json.is_empty() {
+            return;
+        }
+        json.push(b']');
+        if let Some(sealed) = self.writer.seal(json, *count, snapshot.take()) {
+            self.writer.advance(&sealed.envelope);
+            envelopes.push(sealed.envelope);
+        }
+        json.clear();
+        *count = 0;
+    }
+
+    fn outcome_ops(&self, batch: &Batch) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for (reply, id, outcome) in &batch.answers {
+            let device = match reply {
+                Reply::Device { peer, .. } => Some(*peer),
+                Reply::Local(_) => None,
+            };
+            let text = serde_json::to_string(outcome).unwrap_or_default();
+            ops.push(Op::Command {
+                id: *id,
+                device,
+                outcome: text,
+            });
+        }
+        for (reply, id, outcome) in batch.answers.iter().chain(&batch.repeats) {
+            if let Reply::Device { keys, .. } = reply {
+                let receipt = Receipt {
+                    command: *id,
+                    outcome: outcome.clone(),
+                };
+                let body = serde_json::to_vec(&receipt).unwrap_or_default();
+                ops.extend(letter_op(
+                    &self.shared.host,
+                    keys,
+                    Kind::Receipt,
+                    &body,
+                    None,
+                ));
+            }
+        }
+        ops
+    }
+
+    /// Commits; waits as long as the disk is full.
+    async fn write(&self, ops: Vec<Op>) -> Result<(), JournalError> {
+        let mut ops = Some(ops);
+        loop {
+            let Some(batch) = ops.take() else {
+                return Ok(());
+            };
+            match self.shared.journal.try_commit(batch).await {
+                Ok(()) => return Ok(()),
+                Err((JournalError::Sqlite(error), Some(again))) => {
+                    tracing::error!(session = %self.id, %error, "journal cannot be written; the session waits");
+                    ops = Some(again);
+                    tokio::time::sleep(DISK_RETRY).await;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    fn show(&mut self, records: Vec<Record>) {
+        for record in records {
+            if let Event::MessageAdded { message, .. } = &record.event {
+                self.live.retain(|live| !matches!(live, Live::Text { message: growing, .. } if growing == message));
+            }
+            drop(self.followers.send(Seen::Record(Arc::new(record))));
+        }
+        let summary = summarise(self.id, &self.session, now());
+        let changed = self.summary.send_if_modified(|old| {
+            let same = {
+                old.at = summary.at;
+                *old == summary
+            };
+            if !same {
+                old.clone_from(&summary);
+            }
+            !same
+        });
+        if changed {
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+/// The frame of a letter that is to be sent.
+pub(crate) fn letter_of(op: &Op) -> Option<bytes::Bytes> {
+    if let Op::Letter { frame, .. } = op {
+        Some(frame.clone())
+    } else {
+        None
+    }
+}

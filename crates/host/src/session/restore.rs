@@ -1,0 +1,95 @@
+//! Bringing a session back from the journal.
+
+use farhelm_core::event::Record;
+use farhelm_core::seal::open_envelope;
+use farhelm_core::session::{Input, Session};
+use farhelm_link::clock::now;
+use farhelm_link::rng::random;
+use farhelm_proto::frame::Frame;
+use farhelm_proto::{SessionId, Timestamp};
+
+use super::{SessionActor, SessionHandle, Shared, Spec};
+use crate::journal::{Journal, JournalError, StoredEnvelope};
+use crate::stream::StreamWriter;
+
+/// Bytes of envelopes read at a time.
+const CHUNK: usize = 4 * 1024 * 1024;
+
+/// Brings a session back as its log says. An agent that ran when the daemon went is gone.
+pub(crate) async fn restore(
+    id: SessionId,
+    spec: Spec,
+    shared: Shared,
+) -> Result<Option<(SessionActor, SessionHandle)>, JournalError> {
+    let Some(end) = shared.journal.stream(id.into()).await? else {
+        return Ok(None);
+    };
+    let mut session = Session::default();
+    let mut since_snapshot = 0;
+    let mut at = Timestamp(0);
+    let mut after = end.base.saturating_sub(1);
+    while after < end.head {
+        let envelopes = shared.journal.envelopes(id.into(), after, CHUNK).await?;
+        let Some(last) = envelopes.last() else { break };
+        after = last.last;
+        for record in open_records::<Record>(&shared.journal, &envelopes).await? {
+            session.apply(&record.event);
+            since_snapshot = record.seq.saturating_sub(end.base);
+            at = record.at;
+        }
+    }
+    let epoch = shared
+        .journal
+        .keys(id.into())
+        .await?
+        .last()
+        .map_or(0, |(epoch, _)| *epoch);
+    let writer = StreamWriter::new(
+        std::sync::Arc::clone(&shared.host),
+        id.into(),
+        Some(end),
+        epoch,
+    );
+    let (mut actor, handle) =
+        SessionActor::new(id, shared, spec, session, writer, since_snapshot, at);
+    if !actor.session.ended {
+        let mut batch = super::commit::Batch::default();
+        let lost = actor
+            .session
+            .decide(now(), Input::lost(), &mut random)
+            .unwrap_or_default();
+        actor.stage(lost, None, &mut batch);
+        // The agent is gone: nobody is left to be told.
+        batch.effects.clear();
+        actor.commit(batch).await?;
+    }
+    Ok(Some((actor, handle)))
+}
+
+/// Opens stored envelopes of one stream.
+pub(crate) async fn open_records<R: serde::de::DeserializeOwned>(
+    journal: &Journal,
+    envelopes: &[StoredEnvelope],
+) -> Result<Vec<R>, JournalError> {
+    let Some(first) = envelopes.first() else {
+        return Ok(Vec::new());
+    };
+    let keys = journal.keys(first.stream).await?;
+    let mut records = Vec::new();
+    for stored in envelopes {
+        let Ok(Frame::Envelope(envelope)) = Frame::parse(&stored.frame) else {
+            return Err(JournalError::Corrupt("an envelope"));
+        };
+        let header = envelope
+            .parse_header()
+            .map_err(|_| JournalError::Corrupt("a header"))?;
+        let key = keys.iter().find(|(epoch, _)| *epoch == header.epoch);
+        let (_, key) = key.ok_or(JournalError::Corrupt("the key of an envelope is missing"))?;
+        let json = open_envelope(key, &envelope)
+            .map_err(|_| JournalError::Corrupt("a sealed envelope"))?;
+        let batch: Vec<R> =
+            serde_json::from_slice(&json).map_err(|_| JournalError::Corrupt("an event"))?;
+        records.extend(batch);
+    }
+    Ok(records)
+}
