@@ -1,0 +1,180 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// The heading of the options that every command has.
+const EVERYWHERE: &str = "With every command";
+
+/// Remote control for coding agents.
+#[derive(Debug, Parser)]
+#[command(name = "farhelm", version, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    /// The state folder; separates several hosts and devices on one machine
+    #[arg(long, env = "FARHELM_HOME", global = true, help_heading = EVERYWHERE, value_name = "DIR", hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// Print JSON for scripts
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    pub(crate) json: bool,
+    /// Which paired host to steer, by name or id, when this machine is joined to several
+    #[arg(long, global = true, value_name = "HOST", help_heading = EVERYWHERE)]
+    pub(crate) host: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a session with an agent in a folder, and the daemon if none runs
+    Up(Up),
+    /// Let another device in: print a link and a QR code, compare codes, confirm
+    Pair(Pair),
+    /// Make this machine a device of a host
+    Join {
+        /// The pairing link; `-` reads it from standard input, where no process list shows it
+        link: String,
+        /// What this machine is called on the host
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List the devices of the fleet
+    Devices,
+    /// Remove a device: it reads nothing new and can do nothing from then on
+    Revoke {
+        /// Its name or id
+        device: String,
+    },
+    /// List the sessions
+    Ls {
+        /// Also those that have ended
+        #[arg(long)]
+        all: bool,
+    },
+    /// Print a session's log
+    Log {
+        /// Id, the end of an id, or title
+        session: String,
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+        /// Begin at this event
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        from: u64,
+    },
+    /// Send a prompt to a session
+    Send {
+        /// Id, the end of an id, or title
+        session: String,
+        /// The prompt
+        #[arg(required = true)]
+        text: Vec<String>,
+    },
+    /// List the questions that wait for an answer
+    Approvals,
+    /// Answer a question: go ahead
+    Approve(Approve),
+    /// Answer a question: do not
+    Deny {
+        /// The question's id, or the end of it
+        id: String,
+        /// What the agent is told
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Stop the running turn of a session
+    Stop {
+        /// Id, the end of an id, or title
+        session: String,
+        /// End the whole session and its agent
+        #[arg(long)]
+        end: bool,
+    },
+    /// Say how the daemon, the relay and the fleet are
+    Status,
+    /// End the daemon and its agents
+    Down,
+    /// Run the relay alone; the program farhelm-relay does the same
+    Relay(Box<farhelm_relay::program::Args>),
+    /// Run the daemon in this process
+    #[command(hide = true)]
+    Host(Host),
+    /// Our own agent, for tests and first tries
+    #[command(hide = true)]
+    ScriptedAgent {
+        /// The scenario file
+        #[arg(long)]
+        scenario: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Up {
+    /// The folder to work in
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// The agent: claude, codex, gemini, opencode, …, or one of your configuration; the first one
+    /// found on the PATH unless given
+    #[arg(long, conflicts_with = "agent_cmd")]
+    pub(crate) agent: Option<String>,
+    /// Any program that speaks the Agent Client Protocol, with its arguments
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) agent_cmd: Option<String>,
+    /// The relay to use, as https://relay.example; an embedded one unless given
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// Give the embedded relay an https address: tailscale or cloudflared
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["via_cmd", "relay"])]
+    pub(crate) via: Option<String>,
+    /// The same with any program that prints an https address; {port} and {url} are replaced
+    #[arg(long, value_name = "COMMAND", conflicts_with = "relay")]
+    pub(crate) via_cmd: Option<String>,
+    /// The first prompt
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Start it, print the link, and return
+    #[arg(long)]
+    pub(crate) headless: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pair {
+    /// Print the link and return; confirm later with --accept
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Let in the device that shows this code
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["no_wait", "refuse"])]
+    pub(crate) accept: Option<String>,
+    /// Turn away the device that shows this code
+    #[arg(long, value_name = "CODE", conflicts_with = "no_wait")]
+    pub(crate) refuse: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Approve {
+    /// The question's id, or the end of it
+    pub(crate) id: String,
+    /// Which of the offered options, by id, name or number; the first that allows once unless given
+    #[arg(long)]
+    pub(crate) option: Option<String>,
+    /// An answer to a question, by its id, header, text or number, or to a field of a form; may be
+    /// repeated
+    #[arg(long = "answer", value_name = "QUESTION=ANSWER")]
+    pub(crate) answers: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Host {
+    #[command(subcommand)]
+    pub(crate) command: HostCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// Run the daemon until it is told to stop
+    Run {
+        /// The relay to use
+        #[arg(long, value_name = "URL")]
+        relay: Option<String>,
+    },
+}

@@ -1,0 +1,164 @@
+//! `devices`, `revoke`, `status`, `down`.
+
+use farhelm_core::command::Command;
+use farhelm_host::home::Home;
+use farhelm_host::local::{LocalClient, LocalRequest, socket_of};
+use farhelm_proto::Code;
+
+use super::Context;
+use super::sessions::{apply, duration};
+use crate::failure::Failure;
+use crate::output;
+use crate::render::visible;
+use crate::resolve::{self, short};
+use crate::station::{Station, instant, patiently, status as daemon_status};
+
+/// How long a daemon may take to end: its agents are asked, told, and killed.
+const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+
+pub(super) async fn list(context: &Context) -> Result<(), Failure> {
+    let overview = context.station().await?.overview().await?;
+    let Some(roster) = &overview.roster else {
+        return Err(Failure::new(Code::Tampered, Code::Tampered.sentence()));
+    };
+    if context.json {
+        let devices: Vec<_> = roster
+            .devices()
+            .map(|(peer, member)| {
+                serde_json::json!({
+                    "device": peer, "name": member.name, "capabilities": member.grant.capabilities,
+                    "until": member.grant.until, "since": member.since, "this": overview.me == Some(peer),
+                })
+            })
+            .collect();
+        let waiting: Vec<_> = overview
+            .fleet
+            .waiting
+            .iter()
+            .map(|(offer, waiting)| serde_json::json!({ "offer": offer, "name": waiting.name, "code": waiting.code }))
+            .collect();
+        output::json(
+            &serde_json::json!({ "host": roster.host(), "devices": devices, "waiting": waiting }),
+        );
+        return Ok(());
+    }
+    let row = |(peer, member): (farhelm_proto::PeerId, &farhelm_core::roster::Member)| {
+        let this = if overview.me == Some(peer) {
+            "(this machine)"
+        } else {
+            ""
+        };
+        let age = duration(instant().millis_since(member.since) / 1000);
+        vec![
+            short(&peer),
+            visible(&member.name),
+            format!("paired {age} ago"),
+            this.to_owned(),
+        ]
+    };
+    output::table(&roster.devices().map(row).collect::<Vec<_>>());
+    for waiting in overview.fleet.waiting.values() {
+        let name = visible(&waiting.name);
+        output::line(&format!(
+            "waits: {name} shows {0}; `farhelm pair --accept \"{0}\"` lets it in",
+            waiting.code
+        ));
+    }
+    if roster.devices().next().is_none() && overview.fleet.waiting.is_empty() {
+        output::note("no devices; let one in with `farhelm pair`");
+    }
+    Ok(())
+}
+
+pub(super) async fn revoke(context: &Context, device: &str) -> Result<(), Failure> {
+    let station = context.station().await?;
+    let peer = resolve::device(&station.overview().await?, device)?;
+    apply(context, &station, Command::RevokeDevice { peer }, "removed").await
+}
+
+pub(super) async fn status(context: &Context) -> Result<(), Failure> {
+    match context.station().await? {
+        Station::Local(local) => {
+            let status = daemon_status(&local).await?;
+            if context.json {
+                output::json(&status);
+                return Ok(());
+            }
+            let age = duration(instant().millis_since(status.since) / 1000);
+            output::line(&format!(
+                "daemon    {} (process {}), running for {age}",
+                status.version, status.pid
+            ));
+            output::line(&format!(
+                "host      {} {}",
+                visible(&status.name),
+                status.host
+            ));
+            let trouble = status
+                .relay_error
+                .map(|error| format!(": {}", visible(&error)))
+                .unwrap_or_default();
+            output::line(&format!(
+                "relay     {} at {}{trouble}",
+                status.relay, status.url
+            ));
+            output::line(&format!("sessions  {}", status.sessions));
+            output::line(&format!("devices   {}", status.devices));
+        }
+        Station::Joined { client, host } => {
+            let view = patiently(&client, client.fleet()).await?;
+            let online = view.host_online;
+            if context.json {
+                output::json(&serde_json::json!({
+                    "device": view.me, "host": host.peer(), "name": view.fleet.name,
+                    "relay": host.relay, "host_online": online,
+                }));
+                return Ok(());
+            }
+            output::line(&format!("device    {}", view.me));
+            output::line(&format!(
+                "host      {} {}",
+                visible(&view.fleet.name),
+                host.peer()
+            ));
+            output::line(&format!("relay     up at {}", host.relay));
+            let reach = match online {
+                Some(true) => "connected to the relay",
+                Some(false) => "not connected to the relay; commands wait for it",
+                None => "unknown",
+            };
+            output::line(&format!("link      the host is {reach}"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn down(context: &Context) -> Result<(), Failure> {
+    let local = LocalClient::new(&socket_of(&context.home));
+    let daemon = daemon_status(&local).await?;
+    local.ask_once(&LocalRequest::Down).await?;
+    wait_for_end(context, daemon.pid).await?;
+    if context.json {
+        output::json(&serde_json::json!({ "outcome": "down" }));
+    } else {
+        output::line("the daemon and its agents have ended");
+    }
+    Ok(())
+}
+
+/// Waits until the daemon has given back the state folder, or another has taken it.
+async fn wait_for_end(context: &Context, pid: u32) -> Result<(), Failure> {
+    let home = Home::open(context.home.clone())?;
+    let deadline = tokio::time::Instant::now() + END_WITHIN;
+    while home.lock().is_err() && home.locked_by() == Some(pid) {
+        if tokio::time::Instant::now() > deadline {
+            let text = format!(
+                "the daemon (process {pid}) was told to end and has not yet; see {}",
+                home.log().display()
+            );
+            return Err(Failure::new(Code::Timeout, text));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

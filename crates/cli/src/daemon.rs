@@ -1,0 +1,279 @@
+//! The daemon: starting it apart from this terminal, and being it.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use farhelm_host::config::Config;
+use farhelm_host::daemon::{Daemon, DaemonOptions, RelayChoice};
+use farhelm_host::home::Home;
+use farhelm_host::local::{LocalClient, socket_of};
+use farhelm_proto::{Code, PeerId};
+use farhelm_relay::Relay;
+
+use crate::failure::Failure;
+
+/// How long a daemon may take to answer.
+const START_WITHIN: Duration = Duration::from_secs(20);
+/// How often it is asked.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+/// How often a state folder that another daemon holds is tried again.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+/// The embedded relay's port is one of these the first time, by the host's id.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: u16 = 10_000;
+/// Ports that are tried before any free one is taken.
+const TRIES: u16 = 16;
+
+/// Starts a daemon if none runs. Says whether it did.
+pub(crate) async fn ensure(home: &Path, relay: Option<&str>) -> Result<bool, Failure> {
+    let home = Home::open(home.to_owned())?;
+    let client = LocalClient::new(&socket_of(home.path()));
+    if client.is_running().await {
+        return Ok(false);
+    }
+    let deadline = tokio::time::Instant::now() + START_WITHIN;
+    loop {
+        match start(&home, &client, relay, deadline).await {
+            // Another terminal was faster, or an earlier daemon is about to end.
+            Err(failure)
+                if failure.code == Code::AlreadyRunning
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(TRY_EVERY).await;
+                if client.is_running().await {
+                    return Ok(false);
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Starts a daemon and waits until one answers. Says whether that is the one.
+async fn start(
+    home: &Home,
+    client: &LocalClient,
+    relay: Option<&str>,
+    deadline: tokio::time::Instant,
+) -> Result<bool, Failure> {
+    let program = std::env::current_exe().map_err(Failure::internal)?;
+    let mut command = Command::new(program);
+    command.arg("--home").arg(home.path()).args(["host", "run"]);
+    if let Some(relay) = relay {
+        command.args(["--relay", relay]);
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .current_dir("/")
+        .spawn()
+        .map_err(Failure::internal)?;
+    while !client.is_running().await {
+        if let Ok(Some(_)) = child.try_wait() {
+            let mut said = String::new();
+            if let Some(stderr) = &mut child.stderr {
+                drop(stderr.read_to_string(&mut said));
+            }
+            return Err(read_failure(&said));
+        }
+        if tokio::time::Instant::now() > deadline {
+            let text = format!("the daemon does not answer; see {}", home.log().display());
+            return Err(Failure::new(Code::Timeout, text));
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(crate::station::status(client).await?.pid == child.id())
+}
+
+/// The failure that a daemon printed before it ended.
+fn read_failure(said: &str) -> Failure {
+    let parts = said
+        .split_once("error[")
+        .and_then(|(_, rest)| rest.split_once("]: "));
+    match parts {
+        Some((code, text)) => {
+            // The hint goes with the code, and is given again.
+            let text = text.split_once("\nhint: ").map_or(text, |(text, _)| text);
+            Failure::new(
+                Code::from_word(code).unwrap_or(Code::Internal),
+                text.trim_end(),
+            )
+        }
+        None => Failure::internal(format!("the daemon ended at once: {}", said.trim())),
+    }
+}
+
+/// Is the daemon, until it is told to stop.
+pub(crate) async fn run(home: &Path, relay: Option<String>) -> Result<(), Failure> {
+    // Apart from the terminal that started it. It fails only for a leader, who is apart already.
+    let _apart = rustix::process::setsid().is_ok();
+    let home = Home::open(home.to_owned())?;
+    let _lock = home.lock()?;
+    start_log(&home);
+    let mut config = Config::read(&home.config())?;
+    config.relay = relay.or(config.relay);
+    if let Some(ca) = crate::station::extra_ca() {
+        config.extra_ca = Some(ca);
+    }
+    let (choice, embedded) = choose_relay(&home, &config)?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let daemon = Daemon::start(DaemonOptions {
+        home: home.clone(),
+        config,
+        relay: choice,
+        version,
+    })
+    .await?;
+    let stop = daemon.stopper();
+    let signals = stop.clone();
+    let listening = async move {
+        wait_for_signal().await;
+        signals.cancel();
+    };
+    let running = async {
+        let result = daemon.run().await;
+        stop.cancel();
+        result
+    };
+    let (result, ()) = tokio::join!(running, async {
+        tokio::select! { () = listening => {}, () = stop.cancelled() => {} }
+    });
+    if let Some(relay) = embedded.and_then(Arc::into_inner) {
+        relay.shutdown().await;
+    }
+    drop(std::fs::remove_file(home.socket()));
+    result.map_err(Failure::from)
+}
+
+/// The relay that the configuration names, or one inside this process.
+fn choose_relay(
+    home: &Home,
+    config: &Config,
+) -> Result<(RelayChoice, Option<Arc<Relay>>), Failure> {
+    if let Some(url) = &config.relay {
+        let url = url.trim_end_matches('/').to_owned();
+        if !is_address(&url) {
+            let text = format!(
+                "{url:?} is not the address of a relay; one looks like https://relay.example"
+            );
+            return Err(Failure::new(Code::RelayUnreachable, text));
+        }
+        return Ok((RelayChoice::Remote { url }, None));
+    }
+    let identity = home.identity()?;
+    let (relay, port) = start_relay(home, config, identity.peer())?;
+    let relay = Arc::new(relay);
+    let for_tunnel = Arc::downgrade(&relay);
+    let allow = Box::new(move |authority: &str| {
+        if let Some(relay) = for_tunnel.upgrade()
+            && let Err(error) = relay.allow_authority(authority)
+        {
+            tracing::warn!(%error, "the tunnel's address cannot be used");
+        }
+    });
+    Ok((
+        RelayChoice::Embedded {
+            url: format!("http://localhost:{port}"),
+            port,
+            allow,
+        },
+        Some(relay),
+    ))
+}
+
+/// Whether it is a scheme with an authority and nothing after it.
+fn is_address(url: &str) -> bool {
+    let authority = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    authority.is_some_and(|authority| {
+        !authority.is_empty() && !authority.contains(['/', '?', '#', '@', ' '])
+    })
+}
+
+/// Starts the embedded relay, for this host only. Its port stays what it was the first time: it is
+/// part of the address that devices know.
+fn start_relay(home: &Home, config: &Config, host: PeerId) -> Result<(Relay, u16), Failure> {
+    let start = |port: u16| {
+        let listen = ([127, 0, 0, 1], port).into();
+        let hosts = vec![host];
+        Relay::start(farhelm_relay::Config {
+            listen,
+            hosts,
+            ..farhelm_relay::Config::in_folder(home.path().join("relay"))
+        })
+    };
+    let remembered = home.path().join("relay.port");
+    let kept = std::fs::read_to_string(&remembered)
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    if let Some(port) = config.relay_port.or(kept) {
+        return start(port).map(|relay| (relay, port)).map_err(|error| {
+            let text = format!(
+                "the embedded relay cannot listen on port {port}, which is part of the address that devices know: \
+                 {error:#}; end the program that uses it, or remove {} and pair the devices again",
+                remembered.display(),
+            );
+            Failure::new(Code::StateUnusable, text)
+        });
+    }
+    // Below the range from which systems take ports of outgoing connections.
+    let bytes = host.as_bytes();
+    let first = FIRST_PORT + u16::from_be_bytes([bytes[0], bytes[1]]) % PORTS;
+    let mut last = None;
+    for port in (first..first.saturating_add(TRIES)).chain([0]) {
+        match start(port) {
+            Ok(relay) => {
+                let port = relay.local_addr().port();
+                std::fs::write(&remembered, port.to_string()).map_err(|error| {
+                    Failure::new(
+                        Code::StateUnusable,
+                        format!("{}: {error}", remembered.display()),
+                    )
+                })?;
+                return Ok((relay, port));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let why = last.map(|error| format!("{error:#}")).unwrap_or_default();
+    Err(Failure::new(
+        Code::StateUnusable,
+        format!("the embedded relay cannot be started: {why}"),
+    ))
+}
+
+fn start_log(home: &Home) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(home.log());
+    let Ok(file) = file else { return };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FARHELM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(file)
+        .finish();
+    drop(tracing::subscriber::set_global_default(subscriber));
+}
+
+async fn wait_for_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    // A terminal that is closed ends what was started from it, but not the sessions.
+    let _kept = signal(SignalKind::hangup());
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+}

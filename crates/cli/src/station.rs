@@ -1,0 +1,313 @@
+//! Where commands go: to the daemon of this machine, or through the relay to a host that this
+//! machine is joined to.
+
+use std::path::{Path, PathBuf};
+
+use farhelm_core::command::{Command, Outcome};
+use farhelm_core::event::{Live, Record};
+use farhelm_core::fleet::Fleet;
+use farhelm_core::roster::Roster;
+use farhelm_core::session::Session;
+use farhelm_host::local::{Answers, LocalAnswer, LocalClient, LocalRequest, Status, socket_of};
+use farhelm_link::clock::now;
+use farhelm_link::device::{Client, DeviceError, KnownHost, LogItem, Stage, Store};
+use farhelm_proto::{Code, PeerId, SessionId, Timestamp};
+use tokio::sync::mpsc;
+
+use crate::failure::Failure;
+use crate::output;
+use crate::render::visible;
+use crate::resolve::matches;
+
+/// How long a command may wait for a sleeping host.
+const COMMAND_MILLIS: u64 = 24 * 3600 * 1000;
+
+/// The way to a host.
+pub(crate) enum Station {
+    /// The daemon of this machine.
+    Local(LocalClient),
+    /// A host elsewhere.
+    Joined {
+        client: Box<Client>,
+        host: Box<KnownHost>,
+    },
+}
+
+/// A piece of a log, from either way.
+pub(crate) enum Piece {
+    Record(Box<Record>),
+    Live(Box<Live>),
+    CaughtUp,
+}
+
+/// A log as it comes.
+pub(crate) enum Log {
+    Local(Answers),
+    Joined(mpsc::Receiver<Result<LogItem, DeviceError>>),
+}
+
+/// Who belongs to the fleet, with the host's own state.
+pub(crate) struct Overview {
+    pub(crate) fleet: Fleet,
+    pub(crate) roster: Option<Roster>,
+    /// Whether the host is connected, as far as anybody knows.
+    pub(crate) host_online: Option<bool>,
+    /// Which member this is, when it is a device.
+    pub(crate) me: Option<PeerId>,
+}
+
+impl Station {
+    /// Finds the way: the daemon of this machine if it runs, else the host it is joined to.
+    pub(crate) async fn find(home: &Path, wanted: Option<&str>) -> Result<Self, Failure> {
+        let local = LocalClient::new(&socket_of(home));
+        if wanted.is_none() && local.is_running().await {
+            return Ok(Self::Local(local));
+        }
+        let known = if device_folder(home).exists() {
+            Store::open(&device_folder(home))?.hosts()?
+        } else {
+            Vec::new()
+        };
+        let host = choose(known, wanted)?;
+        let store = Store::open(&device_folder(home))?;
+        let client = Client::connect(store, host.clone(), extra_ca()).await?;
+        Ok(Self::Joined {
+            client: Box::new(client),
+            host: Box::new(host),
+        })
+    }
+
+    /// What there is on the host.
+    pub(crate) async fn overview(&self) -> Result<Overview, Failure> {
+        match self {
+            Self::Local(local) => {
+                let status = status(local).await?;
+                let answer = local
+                    .ask_once(&LocalRequest::Fleet { follow: false })
+                    .await?;
+                let LocalAnswer::Fleet { fleet } = answer else {
+                    return Err(unexpected());
+                };
+                let roster = read_own_roster(&fleet, status.host);
+                Ok(Overview {
+                    fleet: *fleet,
+                    roster,
+                    host_online: Some(true),
+                    me: None,
+                })
+            }
+            Self::Joined { client, .. } => {
+                let view = patiently(client, client.fleet()).await?;
+                Ok(Overview {
+                    fleet: view.fleet,
+                    roster: Some(view.roster),
+                    host_online: view.host_online,
+                    me: Some(view.me),
+                })
+            }
+        }
+    }
+
+    /// A session's log from an event on.
+    pub(crate) async fn log(
+        &self,
+        session: SessionId,
+        from: u64,
+        follow: bool,
+    ) -> Result<Log, Failure> {
+        match self {
+            Self::Local(local) => {
+                let request = LocalRequest::Log {
+                    session,
+                    from,
+                    follow,
+                };
+                Ok(Log::Local(local.ask(&request).await?))
+            }
+            Self::Joined { client, .. } => {
+                let from = Some(from).filter(|from| *from > 1);
+                Ok(Log::Joined(client.log(session, from, follow).await))
+            }
+        }
+    }
+
+    /// A session's open state.
+    pub(crate) async fn session(&self, session: SessionId) -> Result<Session, Failure> {
+        let mut log = self.log(session, 1, false).await?;
+        let mut state = Session::default();
+        while let Some(piece) = log.next().await? {
+            match piece {
+                Piece::Record(record) => state.apply(&record.event),
+                Piece::Live(_) => {}
+                Piece::CaughtUp => break,
+            }
+        }
+        Ok(state)
+    }
+
+    /// Sends a wish and waits until it is decided; `progress` is told how far it has come.
+    pub(crate) async fn wish(
+        &self,
+        command: Command,
+        progress: impl Fn(&Stage),
+    ) -> Result<Outcome, Failure> {
+        match self {
+            Self::Local(local) => {
+                let answer = local.ask_once(&LocalRequest::Wish { command }).await?;
+                if let LocalAnswer::Outcome { outcome } = answer {
+                    Ok(outcome)
+                } else {
+                    Err(unexpected())
+                }
+            }
+            Self::Joined { client, .. } => {
+                let mut sent = client
+                    .send(command, now().plus_millis(COMMAND_MILLIS))
+                    .await?;
+                while let Some(stage) = sent.stages.recv().await {
+                    progress(&stage);
+                    if let Stage::Done(outcome) = stage {
+                        return Ok(outcome);
+                    }
+                }
+                Err(Failure::new(
+                    Code::RelayUnreachable,
+                    "the connection ended before the host had answered; the command is kept and sent again",
+                ))
+            }
+        }
+    }
+
+    /// The same, and a rejection is a failure. Gives what was made.
+    pub(crate) async fn apply(
+        &self,
+        command: Command,
+        progress: impl Fn(&Stage),
+    ) -> Result<Option<String>, Failure> {
+        match self.wish(command, progress).await? {
+            Outcome::Applied { made, .. } => Ok(made),
+            Outcome::Refused { rejection } => Err(rejection.into()),
+            Outcome::Received => Ok(None),
+        }
+    }
+}
+
+impl Log {
+    /// The next piece; nothing at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Piece>, Failure> {
+        match self {
+            Self::Local(answers) => match answers.next().await? {
+                None => Ok(None),
+                Some(LocalAnswer::Record { record }) => Ok(Some(Piece::Record(record))),
+                Some(LocalAnswer::Live { live }) => Ok(Some(Piece::Live(live))),
+                Some(LocalAnswer::CaughtUp {}) => Ok(Some(Piece::CaughtUp)),
+                Some(_) => Err(unexpected()),
+            },
+            Self::Joined(items) => match items.recv().await {
+                None => Ok(None),
+                Some(Ok(LogItem::Record(record))) => Ok(Some(Piece::Record(record))),
+                Some(Ok(LogItem::Live(live))) => Ok(Some(Piece::Live(live))),
+                Some(Ok(LogItem::CaughtUp)) => Ok(Some(Piece::CaughtUp)),
+                Some(Err(error)) => Err(error.into()),
+            },
+        }
+    }
+}
+
+/// How the daemon of this machine is.
+pub(crate) async fn status(local: &LocalClient) -> Result<Status, Failure> {
+    let answer = local.ask_once(&LocalRequest::Status).await?;
+    if let LocalAnswer::Status(status) = answer {
+        Ok(*status)
+    } else {
+        Err(unexpected())
+    }
+}
+
+/// Where this machine keeps what it is as a device.
+pub(crate) fn device_folder(home: &Path) -> PathBuf {
+    home.join("device")
+}
+
+/// A CA file beside the system's certificates.
+pub(crate) fn extra_ca() -> Option<PathBuf> {
+    std::env::var_os("FARHELM_CA_FILE").map(PathBuf::from)
+}
+
+/// The instant, for printing ages.
+pub(crate) fn instant() -> Timestamp {
+    now()
+}
+
+/// The answer is of another kind than was asked for.
+pub(crate) fn unexpected() -> Failure {
+    Failure::new(
+        Code::UnsupportedVersion,
+        "the daemon is of another version; run `farhelm down` and try again",
+    )
+}
+
+/// Waits for something from afar; a person is told when it will take longer than usual, and why.
+pub(crate) async fn patiently<T>(client: &Client, future: impl Future<Output = T>) -> T {
+    let mut status = client.status();
+    let explain = async {
+        if let Ok(now) = status.wait_for(|status| status.trouble.is_some()).await
+            && let Some(trouble) = now.trouble.as_ref().filter(|_| output::is_terminal())
+        {
+            output::note(&format!(
+                "not connected yet: {}; trying again …",
+                visible(&trouble.text)
+            ));
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        done = future => done,
+        never = explain => never,
+    }
+}
+
+fn choose(hosts: Vec<KnownHost>, wanted: Option<&str>) -> Result<KnownHost, Failure> {
+    let names: Vec<_> = hosts.iter().map(|host| visible(&host.name)).collect();
+    let names = names.join(", ");
+    let is_meant = |host: &KnownHost| match wanted {
+        Some(wanted) => host.name == wanted || matches(&host.peer().to_string(), wanted),
+        None => true,
+    };
+    let mut matching: Vec<_> = hosts.into_iter().filter(is_meant).collect();
+    match (matching.pop(), matching.len(), wanted) {
+        (Some(host), 0, _) => Ok(host),
+        (Some(_), _, _) => {
+            let text =
+                format!("this machine is joined to several hosts ({names}); say which with --host");
+            Err(Failure::new(Code::Ambiguous, text))
+        }
+        (None, _, Some(wanted)) => {
+            let joined = if names.is_empty() {
+                "it is joined to none".to_owned()
+            } else {
+                format!("there are {names}")
+            };
+            let text = format!(
+                "this machine is joined to no host {wanted:?}; {joined}; join it with `farhelm join LINK`"
+            );
+            Err(Failure::new(Code::NotPaired, text))
+        }
+        (None, _, None) => {
+            let text = "no daemon runs here and this machine is joined to no host; start one with `farhelm up`, or join a host with `farhelm join LINK`";
+            Err(Failure::new(Code::NotRunning, text))
+        }
+    }
+}
+
+/// The daemon has verified its roster; it is read here to be shown.
+fn read_own_roster(fleet: &Fleet, host: PeerId) -> Option<Roster> {
+    let first: farhelm_core::roster::EntryBody =
+        serde_json::from_str(&fleet.roster.first()?.body).ok()?;
+    let farhelm_core::roster::Change::Founded { keys, .. } = first.change else {
+        return None;
+    };
+    Roster::verify(&fleet.roster, &keys)
+        .ok()
+        .filter(|_| keys.peer() == host)
+}
