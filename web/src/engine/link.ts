@@ -1,0 +1,236 @@
+/**
+ * One device's connection to its relay: handshake, liveness, and reconnecting for ever. The twin
+ * of `link::driver`. It says "connected" only between the relay's `Welcome` and the first silence
+ * that lasts longer than the relay allows.
+ */
+import type { Clock } from '../platform/clock';
+import type { Random } from '../platform/random';
+import type { Socket, Sockets } from '../platform/socket';
+import { OLDEST_VERSION, VERSION } from '../protocol/constants';
+import type { Bytes } from './bytes';
+import type { Code } from './codes';
+import { type Body, decodeFrame, encodeFrame, type Frame, UnknownFrame } from './frames';
+import { prove } from './hello';
+import type { Identity } from './identity';
+import type { LinkView } from './views';
+
+/** What a link needs from outside. */
+export type Surroundings = { readonly clock: Clock; readonly random: Random; readonly sockets: Sockets };
+
+export interface LinkEvents {
+  changed(view: LinkView): void;
+  /** The relay has let this device in. */
+  welcome(welcome: Body<'welcome'>): void;
+  /** A frame that is not about the connection itself. */
+  frame(frame: Frame): void;
+}
+
+type State =
+  | { readonly kind: 'idle' }
+  | { readonly kind: 'opening'; readonly socket: Socket }
+  | { readonly kind: 'proving'; readonly socket: Socket }
+  | {
+      readonly kind: 'open';
+      readonly socket: Socket;
+      readonly since: number;
+      readonly welcome: Body<'welcome'>;
+    }
+  | { readonly kind: 'waiting'; readonly until: number; readonly code: Code };
+
+const AGENT = 'farhelm-web/0.1';
+/** Longest time from dialling to `Welcome`. */
+const HANDSHAKE_MILLIS = 10_000;
+/** How soon an answer must come after a nudge. */
+const NUDGE_MILLIS = 3_000;
+const FIRST_RETRY_MILLIS = 500;
+const LONGEST_RETRY_MILLIS = 30_000;
+
+export class Link {
+  readonly #identity: Identity;
+  readonly #relay: URL;
+  readonly #world: Surroundings;
+  readonly #events: LinkEvents;
+  #state: State = { kind: 'idle' };
+  #tries = 0;
+  #heard = 0;
+  #pings = 0;
+  readonly #timers = new Set<() => void>();
+  /** Names the connection, so that what an older one still says is not listened to. */
+  #era = 0;
+
+  constructor(identity: Identity, relay: string, world: Surroundings, events: LinkEvents) {
+    this.#identity = identity;
+    this.#relay = new URL(relay);
+    this.#world = world;
+    this.#events = events;
+  }
+
+  start(): void {
+    if (this.#state.kind === 'idle') this.#dial();
+  }
+
+  stop(): void {
+    this.#drop();
+    this.#become({ kind: 'idle' });
+  }
+
+  /** Tries at once when it waits; asks for a sign of life when it believes to be connected. */
+  nudge(): void {
+    if (this.#state.kind === 'waiting') this.#dial();
+    else if (this.#state.kind === 'open') this.#probe(NUDGE_MILLIS);
+  }
+
+  /** Sends when connected, and says whether it did. */
+  send(message: Bytes): boolean {
+    if (this.#state.kind !== 'open') return false;
+    this.#state.socket.send(message);
+    return true;
+  }
+
+  view(): LinkView {
+    switch (this.#state.kind) {
+      case 'idle':
+        return { state: 'idle' };
+      case 'opening':
+      case 'proving':
+        return { state: 'connecting', tries: this.#tries };
+      case 'open':
+        return { state: 'connected', since: this.#state.since, relay: this.#relay.host };
+      case 'waiting':
+        return { state: 'waiting', until: this.#state.until, code: this.#state.code, tries: this.#tries };
+    }
+  }
+
+  #dial(): void {
+    this.#drop();
+    const era = this.#era;
+    const scheme = this.#relay.protocol === 'https:' ? 'wss' : 'ws';
+    const socket = this.#world.sockets.connect(`${scheme}://${this.#relay.host}/v1/link`, {
+      opened: () => this.#during(era, () => this.#hello()),
+      message: (message) => this.#during(era, () => this.#hear(message)),
+      closed: () => this.#during(era, () => this.#lost('relay_unreachable')),
+    });
+    this.#timer(HANDSHAKE_MILLIS, () => this.#lost('timeout'));
+    this.#become({ kind: 'opening', socket });
+  }
+
+  #hello(): void {
+    if (this.#state.kind !== 'opening') return;
+    const { socket } = this.#state;
+    this.#become({ kind: 'proving', socket });
+    const hello = encodeFrame('hello', {
+      oldest: OLDEST_VERSION,
+      newest: VERSION,
+      role: 'device',
+      key: this.#identity.public.signing,
+      agent: AGENT,
+      authority: this.#relay.host,
+      generation: null,
+    });
+    socket.send(hello);
+  }
+
+  #hear(message: Bytes): void {
+    this.#heard = this.#world.clock.now();
+    let frame: Frame;
+    try {
+      frame = decodeFrame(message);
+    } catch (error) {
+      if (error instanceof UnknownFrame) return;
+      this.#lost('bad_frame');
+      return;
+    }
+    this.#act(frame);
+  }
+
+  #act(frame: Frame): void {
+    const state = this.#state;
+    if (frame.kind === 'bye') {
+      this.#lost(frame.body.code, frame.body.retryMillis ?? undefined);
+    } else if (state.kind === 'proving') {
+      this.#shake(state.socket, frame);
+    } else if (state.kind === 'open') {
+      if (frame.kind === 'ping') state.socket.send(encodeFrame('pong', frame.body));
+      else if (frame.kind !== 'pong') this.#events.frame(frame);
+    }
+  }
+
+  #shake(socket: Socket, frame: Frame): void {
+    if (frame.kind === 'challenge') {
+      const { version, nonce } = frame.body;
+      const era = this.#era;
+      prove(this.#identity, version, nonce, this.#relay.host).then(
+        (proof) => this.#during(era, () => socket.send(encodeFrame('prove', { proof }))),
+        () => this.#during(era, () => this.#lost('bad_proof')),
+      );
+    } else if (frame.kind === 'welcome') {
+      this.#tries = 0;
+      this.#clearTimers();
+      this.#become({ kind: 'open', socket, since: this.#world.clock.now(), welcome: frame.body });
+      this.#tick(frame.body);
+      this.#events.welcome(frame.body);
+    }
+  }
+
+  #tick(welcome: Body<'welcome'>): void {
+    this.#timer(welcome.pingMillis, () => {
+      this.#probe(welcome.deadMillis);
+      this.#tick(welcome);
+    });
+  }
+
+  /** Asks for a sign of life; without one within `patience` the connection is given up. */
+  #probe(patience: number): void {
+    if (this.#state.kind !== 'open') return;
+    const asked = this.#world.clock.now();
+    this.#pings += 1;
+    this.#state.socket.send(encodeFrame('ping', this.#pings));
+    this.#timer(patience, () => {
+      if (this.#heard < asked) this.#lost('timeout');
+    });
+  }
+
+  #lost(code: Code, retryMillis?: number): void {
+    this.#drop();
+    const wait = retryMillis ?? backoff(this.#tries, this.#world.random);
+    this.#tries += 1;
+    this.#timer(wait, () => this.#dial());
+    this.#become({ kind: 'waiting', until: this.#world.clock.now() + wait, code });
+  }
+
+  #drop(): void {
+    this.#era += 1;
+    this.#clearTimers();
+    if ('socket' in this.#state) this.#state.socket.close();
+  }
+
+  #become(state: State): void {
+    this.#state = state;
+    this.#events.changed(this.view());
+  }
+
+  #during(era: number, act: () => void): void {
+    if (era === this.#era) act();
+  }
+
+  #timer(millis: number, then: () => void): void {
+    const era = this.#era;
+    const cancel = this.#world.clock.after(millis, () => {
+      this.#timers.delete(cancel);
+      this.#during(era, then);
+    });
+    this.#timers.add(cancel);
+  }
+
+  #clearTimers(): void {
+    for (const cancel of this.#timers) cancel();
+    this.#timers.clear();
+  }
+}
+
+/** Doubling waits, half of each by chance, so that devices do not come back all at once. */
+export function backoff(tries: number, random: Random): number {
+  const longest = Math.min(LONGEST_RETRY_MILLIS, FIRST_RETRY_MILLIS * 2 ** Math.min(tries, 10));
+  const chance = (random.bytes(1)[0] ?? 0) / 255;
+  return Math.round(longest / 2 + (longest / 2) * chance);
+}

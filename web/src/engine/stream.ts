@@ -1,0 +1,353 @@
+/**
+ * One stream of a host as this device has it: reads envelopes in order, makes them durable, and
+ * only then hands their records on. Pages backwards on demand. What the records mean is the
+ * business of its owner.
+ */
+import { type Bytes, fromUtf8 } from './bytes';
+import type { Code } from './codes';
+import { parseEnvelopeHeader } from './envelope';
+import { decodeEnvelope, type Envelope, encodeEnvelope } from './frames';
+import { accept, type Head, openOlder, type Reader } from './replica';
+import { openEnvelope } from './seal';
+import type { EnvelopeRow, Store, StreamRow } from './store';
+import type { SyncView } from './views';
+
+/** A record of either kind of log, as far as a stream cares. */
+export type AnyRecord = { readonly seq: number };
+
+export interface StreamOwner<R extends AnyRecord> {
+  /** The next records; durable by now. */
+  records(records: readonly R[]): void;
+  /** Records from before all others; durable by now. */
+  olderRecords(records: readonly R[]): void;
+  /** Deltas that came after the event `after`. */
+  live(after: number, deltas: Bytes): void;
+  changed(): void;
+}
+
+/** What the engine must do for a stream after it took something. */
+export type Need =
+  | { readonly kind: 'nothing' }
+  /** Subscribe again from the cursor. */
+  | { readonly kind: 'resubscribe' }
+  | { readonly kind: 'later' }
+  | { readonly kind: 'keys'; readonly epoch: number };
+
+/** Envelopes of one stream that are opened when the app starts. */
+const KEPT_ENVELOPES = 2_000;
+/** Envelopes that wait for a key. */
+const MAX_HELD = 256;
+/** How often a relay may name an older place than was read before that is an alarm. */
+const BEHIND = 2;
+
+export class Stream<R extends AnyRecord> {
+  readonly host: string;
+  readonly stream: string;
+  readonly #reader: Reader & { readonly keys: Map<number, CryptoKey> };
+  readonly #store: Store;
+  readonly #owner: StreamOwner<R>;
+  #head: Head | null = null;
+  #low: StreamRow['low'] | null = null;
+  #held: Envelope[] = [];
+  /** Whether more came than could be held. */
+  #spilt = false;
+  /** Whether something was not believed; cleared by the next subscription. */
+  #ignoring = false;
+  /** How often the relay has named an older place than was read. */
+  #behind = 0;
+  #sync: SyncView = { state: 'waiting' };
+  /** Where the relay said that the stream stands, when this connection subscribed. */
+  #target: number | null = null;
+  /** Seq of the newest snapshot that the relay told of. */
+  #base = 0;
+  #lastLive: { epoch: number; counter: number } = { epoch: 0, counter: 0 };
+  #older: 'idle' | 'asked' | 'end' = 'idle';
+
+  constructor(
+    host: string,
+    hostKey: CryptoKey,
+    stream: string,
+    keys: Map<number, CryptoKey>,
+    store: Store,
+    owner: StreamOwner<R>,
+  ) {
+    this.host = host;
+    this.stream = stream;
+    this.#reader = { host, hostKey, stream, keys };
+    this.#store = store;
+    this.#owner = owner;
+  }
+
+  /** Reads back what was kept; nothing of it is believed that does not open. */
+  async load(): Promise<void> {
+    const row = await this.#store.stream(this.host, this.stream);
+    if (row === null) return;
+    const kept = await this.#store.envelopes(this.host, this.stream, KEPT_ENVELOPES);
+    const records: R[] = [];
+    for (const { bytes } of kept) records.push(...(await this.#reopen(decodeEnvelope(bytes))));
+    const oldest = kept[0];
+    if (oldest === undefined) return;
+    const header = parseEnvelopeHeader(decodeEnvelope(oldest.bytes));
+    this.#head = row.head;
+    this.#low = { first: header.first, prev: header.prev };
+    if (header.first > row.low.first) await this.#store.trim({ ...row, low: this.#low });
+    this.#owner.records(records);
+  }
+
+  get cursor(): number | null {
+    return this.#head?.seq ?? null;
+  }
+
+  get sync(): SyncView {
+    return this.#sync;
+  }
+
+  /** The first event that is here; nothing before the first envelope. */
+  get first(): number | null {
+    return this.#low?.first ?? null;
+  }
+
+  /** Where a reader that wants the whole open state must begin. */
+  get base(): number {
+    return Math.max(1, this.#base);
+  }
+
+  get older(): 'none' | 'more' | 'reading' {
+    if (this.#older === 'asked') return 'reading';
+    return this.#older === 'end' || this.#low === null || this.#low.first <= 1 ? 'none' : 'more';
+  }
+
+  key(epoch: number): CryptoKey | undefined {
+    return this.#reader.keys.get(epoch);
+  }
+
+  /** The connection is gone; what was read stays. */
+  disconnected(): void {
+    this.#target = null;
+    if (this.#older === 'asked') this.#older = 'idle';
+    this.#become({ state: 'waiting' });
+  }
+
+  /**
+   * The relay says where the stream stands. It passes on before it stores, so after a crash it may
+   * be behind what it has passed on until the host has filled it up again; only a relay that goes
+   * on naming an older place is showing an older state.
+   */
+  subscribed(head: number, base: number): Need {
+    if (this.#head !== null && head < this.#head.seq) {
+      this.#behind += 1;
+      if (this.#behind > BEHIND) {
+        this.alarm('rolled_back');
+        return { kind: 'nothing' };
+      }
+      this.#become({ state: 'waiting' });
+      return { kind: 'later' };
+    }
+    this.#behind = 0;
+    this.#base = base;
+    this.#held = [];
+    this.#spilt = false;
+    this.#ignoring = false;
+    this.#target = head;
+    this.#become({ state: 'reading' });
+    this.#settle();
+    return { kind: 'nothing' };
+  }
+
+  /** Takes envelopes in the order they came; durable before anybody hears of them. */
+  async take(envelopes: readonly Envelope[]): Promise<Need> {
+    if (this.#held.length > 0) return this.#hold(envelopes);
+    if (this.#ignoring) return { kind: 'nothing' };
+    const batch = new Batch<R>(this.#head, this.#low);
+    let need: Need = { kind: 'nothing' };
+    for (const [at, envelope] of envelopes.entries()) {
+      const accepted = await accept(this.#reader, batch.head, envelope);
+      if (accepted.kind === 'events') {
+        const records = parseRecords<R>(accepted.plaintext);
+        if (records === null) {
+          await this.#commit(batch);
+          this.alarm('internal');
+          return { kind: 'nothing' };
+        }
+        batch.add(accepted.header, accepted.head, envelope, records);
+        this.#base = Math.max(this.#base, accepted.header.base);
+      } else if (accepted.kind === 'live') {
+        await this.#commit(batch);
+        this.#takeLive(accepted.header, accepted.plaintext);
+      } else if (accepted.kind === 'key_missing') {
+        need = { kind: 'keys', epoch: accepted.epoch };
+        if (accepted.lane === 'live') continue;
+        await this.#commit(batch);
+        this.#become({ state: 'key_missing' });
+        this.#held = envelopes.slice(at);
+        return need;
+      } else if (accepted.kind === 'gap') {
+        await this.#commit(batch);
+        return { kind: 'resubscribe' };
+      } else if (accepted.kind === 'tampered') {
+        await this.#commit(batch);
+        this.alarm(accepted.code);
+        return { kind: 'nothing' };
+      }
+    }
+    await this.#commit(batch);
+    this.#settle();
+    return need;
+  }
+
+  /** A key has come; goes on with what waited for it. */
+  async addKey(epoch: number, key: CryptoKey): Promise<Need> {
+    this.#reader.keys.set(epoch, key);
+    if (this.#sync.state === 'key_missing') this.#become({ state: 'reading' });
+    const held = this.#held;
+    this.#held = [];
+    const need: Need = held.length === 0 ? { kind: 'nothing' } : await this.take(held);
+    if (need.kind !== 'nothing' || !this.#spilt) return need;
+    this.#spilt = false;
+    return { kind: 'resubscribe' };
+  }
+
+  /** Whether a page of older envelopes may be asked for; says that it was. */
+  askOlder(): { readonly before: number } | null {
+    if (this.#older !== 'idle' || this.#low === null || this.#low.first <= 1) return null;
+    this.#older = 'asked';
+    this.#owner.changed();
+    return { before: this.#low.first };
+  }
+
+  /** Takes older envelopes, each of which the one after it must name. */
+  async takeOlder(envelopes: readonly Envelope[], more: boolean): Promise<Need> {
+    this.#older = more ? 'idle' : 'end';
+    if (this.#low === null || this.#head === null) return { kind: 'nothing' };
+    let low = this.#low;
+    let need: Need = { kind: 'nothing' };
+    const rows: EnvelopeRow[] = [];
+    const records: R[] = [];
+    for (const envelope of envelopes.toReversed()) {
+      const opened = await openOlder(this.#reader, low.prev, envelope);
+      if (opened.kind === 'key_missing') {
+        need = { kind: 'keys', epoch: opened.epoch };
+        this.#older = 'idle';
+        break;
+      }
+      if (opened.kind !== 'events') {
+        this.alarm(opened.kind === 'tampered' ? opened.code : 'tampered');
+        break;
+      }
+      low = { first: opened.header.first, prev: opened.header.prev };
+      rows.push(this.#row(opened.header.last, envelope));
+      records.unshift(...(parseRecords<R>(opened.plaintext) ?? []));
+    }
+    if (rows.length > 0) {
+      await this.#store.putEnvelopes({ host: this.host, stream: this.stream, head: this.#head, low }, rows);
+      this.#low = low;
+      this.#owner.olderRecords(records);
+    }
+    this.#owner.changed();
+    return need;
+  }
+
+  /** The relay could not give a page. */
+  olderFailed(): void {
+    if (this.#older === 'asked') this.#older = 'idle';
+    this.#owner.changed();
+  }
+
+  /** Something is not what the host wrote; nothing more is read until the next subscription. */
+  alarm(code: Code): void {
+    this.#ignoring = true;
+    this.#become({ state: 'alarm', code });
+  }
+
+  async #reopen(envelope: Envelope): Promise<R[]> {
+    const key = this.#reader.keys.get(parseEnvelopeHeader(envelope).epoch);
+    return key === undefined ? [] : (parseRecords<R>(await openEnvelope(key, envelope)) ?? []);
+  }
+
+  #hold(envelopes: readonly Envelope[]): Need {
+    // Those that are too many to hold are at the relay, and the cursor stands before them.
+    if (this.#held.length + envelopes.length > MAX_HELD) this.#spilt = true;
+    if (!this.#spilt) this.#held.push(...envelopes);
+    return { kind: 'nothing' };
+  }
+
+  /** Persist, then apply: the place moves in memory once it has moved on the disk. */
+  async #commit(batch: Batch<R>): Promise<void> {
+    if (batch.isEmpty || batch.head === null || batch.low === null) return;
+    const { head, low, records } = batch;
+    const rows = batch.envelopes.map(([last, envelope]) => this.#row(last, envelope));
+    await this.#store.putEnvelopes({ host: this.host, stream: this.stream, head, low }, rows);
+    this.#head = head;
+    this.#low = low;
+    this.#owner.records(records);
+    batch.clear();
+  }
+
+  #takeLive(header: { epoch: number; first: number; last: number }, plaintext: Bytes): void {
+    const { epoch, counter } = this.#lastLive;
+    if (header.epoch < epoch || (header.epoch === epoch && header.last <= counter)) return;
+    this.#lastLive = { epoch: header.epoch, counter: header.last };
+    this.#owner.live(header.first, plaintext);
+  }
+
+  #settle(): void {
+    if (this.#ignoring || this.#held.length > 0 || this.#target === null) return;
+    if ((this.#head?.seq ?? 0) >= this.#target && this.#sync.state !== 'current')
+      this.#become({ state: 'current' });
+  }
+
+  #row(last: number, envelope: Envelope): EnvelopeRow {
+    return { host: this.host, stream: this.stream, last, bytes: encodeEnvelope(envelope) };
+  }
+
+  /** An alarm stands until everything has been read and believed again. */
+  #become(sync: SyncView): void {
+    const stands = this.#sync.state === 'alarm' && sync.state !== 'alarm' && sync.state !== 'current';
+    if (!stands) this.#sync = sync;
+    this.#owner.changed();
+  }
+}
+
+/** Envelopes that were believed and are not durable yet. */
+class Batch<R> {
+  head: Head | null;
+  low: StreamRow['low'] | null;
+  envelopes: [number, Envelope][] = [];
+  records: R[] = [];
+
+  constructor(head: Head | null, low: StreamRow['low'] | null) {
+    this.head = head;
+    this.low = low;
+  }
+
+  get isEmpty(): boolean {
+    return this.envelopes.length === 0;
+  }
+
+  add(
+    header: { first: number; last: number; prev: Bytes },
+    head: Head,
+    envelope: Envelope,
+    records: R[],
+  ): void {
+    this.low ??= { first: header.first, prev: header.prev };
+    this.head = head;
+    this.envelopes.push([header.last, envelope]);
+    this.records.push(...records);
+  }
+
+  clear(): void {
+    this.envelopes = [];
+    this.records = [];
+  }
+}
+
+/** Nothing when the host wrote something that is not an array of records. */
+function parseRecords<R>(plaintext: Bytes): R[] | null {
+  try {
+    const records: unknown = JSON.parse(fromUtf8(plaintext));
+    return Array.isArray(records) ? (records as R[]) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,150 @@
+/** What passes between a page and the engine. The page never sees a key. */
+import type { Activity, BlobRef, Command, Grant, Session, Summary } from '../protocol/types';
+import type { Code } from './codes';
+import type { Row, Usage } from './rows';
+
+/** The connection to the relay, as it is. */
+export type LinkView =
+  | { readonly state: 'idle' }
+  | { readonly state: 'connecting'; readonly tries: number }
+  | { readonly state: 'connected'; readonly since: number; readonly relay: string }
+  | { readonly state: 'waiting'; readonly until: number; readonly code: Code; readonly tries: number };
+
+/** Whether the relay says that a host is connected to it. */
+export type PresenceView =
+  | { readonly state: 'unknown'; readonly lastSeen: number }
+  | { readonly state: 'online'; readonly since: number }
+  | { readonly state: 'offline'; readonly lastSeen: number };
+
+/** How far a stream has been read. */
+export type SyncView =
+  | { readonly state: 'waiting' }
+  | { readonly state: 'reading' }
+  | { readonly state: 'current' }
+  | { readonly state: 'key_missing' }
+  | { readonly state: 'alarm'; readonly code: Code };
+
+export type DeviceView = {
+  readonly peer: string;
+  readonly name: string;
+  readonly role: 'host' | 'device';
+  readonly self: boolean;
+  readonly revoked: boolean;
+  readonly since: number;
+  readonly grant: Grant | null;
+};
+
+type WaitingDevice = { readonly offer: string; readonly name: string; readonly code: string };
+
+export type HostView = {
+  readonly peer: string;
+  readonly name: string;
+  readonly version: string;
+  readonly presence: PresenceView;
+  readonly sync: SyncView;
+  readonly sessions: readonly Summary[];
+  readonly devices: readonly DeviceView[];
+  readonly waiting: readonly WaitingDevice[];
+  /** What this device may do there; nothing when it was removed. */
+  readonly grant: Grant | null;
+};
+
+/** How far a wish has come; it only ever moves forward. */
+export type Stage =
+  | { readonly kind: 'kept' }
+  | { readonly kind: 'posted' }
+  | { readonly kind: 'received' }
+  | { readonly kind: 'applied'; readonly made: string | null }
+  | { readonly kind: 'refused'; readonly code: Code; readonly text: string };
+
+export type WishView = {
+  readonly id: string;
+  readonly host: string;
+  readonly command: Command;
+  readonly at: number;
+  readonly stage: Stage;
+};
+
+export type PairingView =
+  | { readonly step: 'none' }
+  | { readonly step: 'asking'; readonly name: string }
+  | { readonly step: 'compare'; readonly name: string; readonly host: string; readonly code: string }
+  | { readonly step: 'done'; readonly host: string; readonly peer: string }
+  | { readonly step: 'failed'; readonly code: Code };
+
+/** A question that waits for a person, in any session that is being read. */
+export type PendingApproval = {
+  readonly host: string;
+  readonly session: string;
+  readonly title: string;
+  readonly approval: string;
+  readonly ask: string;
+  readonly at: number;
+};
+
+export type Overview = {
+  readonly me: string | null;
+  readonly link: LinkView;
+  readonly hosts: readonly HostView[];
+  readonly pairing: PairingView;
+  readonly wishes: readonly WishView[];
+  readonly approvals: readonly PendingApproval[];
+  /** The relay's clock minus ours, when they differ by so much that expiries may fail. */
+  readonly clockOff: number | null;
+};
+
+/** What is known of one conversation besides its rows. */
+export type ConversationState = {
+  readonly sync: SyncView;
+  readonly session: Session;
+  readonly activity: Activity;
+  readonly usage: Usage | null;
+  /** Whether older pages can be asked for. */
+  readonly older: 'none' | 'more' | 'reading';
+};
+
+export type FromEngine =
+  /** A page that was here before says again what it shows and wants. */
+  | { readonly type: 'ready' }
+  | { readonly type: 'overview'; readonly overview: Overview }
+  /** All rows, for one page or for all. */
+  | {
+      readonly type: 'rows_reset';
+      readonly session: string;
+      readonly rows: readonly Row[];
+      readonly state: ConversationState;
+      readonly to: string | null;
+    }
+  | {
+      readonly type: 'rows_changed';
+      readonly session: string;
+      readonly changed: readonly (readonly [number, Row])[];
+      readonly state: ConversationState;
+    }
+  /** A wish is in the outbox; it will not be lost. */
+  | { readonly type: 'kept'; readonly id: string }
+  | { readonly type: 'blob'; readonly request: string; readonly bytes: Uint8Array<ArrayBuffer> }
+  | { readonly type: 'blob_failed'; readonly request: string; readonly code: Code }
+  /** The engine cannot go on; the page must say so. */
+  | { readonly type: 'broken'; readonly code: Code; readonly detail: string };
+
+export type ToEngine =
+  | { readonly type: 'hello' }
+  | { readonly type: 'pair'; readonly link: string; readonly name: string }
+  | { readonly type: 'forget_pairing' }
+  | { readonly type: 'open'; readonly host: string; readonly session: string }
+  | { readonly type: 'close'; readonly session: string }
+  | { readonly type: 'older'; readonly session: string }
+  /** The id is made by the page, so that saying it twice does no harm. */
+  | { readonly type: 'wish'; readonly id: string; readonly host: string; readonly command: Command }
+  | { readonly type: 'dismiss'; readonly id: string }
+  | {
+      readonly type: 'want_blob';
+      readonly request: string;
+      readonly host: string;
+      readonly session: string;
+      readonly blob: BlobRef;
+    }
+  | { readonly type: 'forget_host'; readonly host: string }
+  /** The page became visible or the network came back: try now. */
+  | { readonly type: 'nudge' };

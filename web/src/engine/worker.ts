@@ -1,0 +1,25 @@
+/** The module worker in which the engine lives: puts the real browser under it. */
+import { systemClock } from '../platform/clock';
+import { channel, type Port, webLocks } from '../platform/port';
+import { systemRandom } from '../platform/random';
+import { webSockets } from '../platform/socket';
+import { hex } from './bytes';
+import { Engine } from './engine';
+import { Store } from './store';
+import { Tabs } from './tabs';
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+
+const page: Port = {
+  post: (message) => scope.postMessage(message),
+  listen: (heard) => {
+    scope.onmessage = ({ data }) => heard(data);
+  },
+};
+
+const surroundings = { clock: systemClock, random: systemRandom, sockets: webSockets };
+const me = hex(systemRandom.bytes(8));
+
+new Tabs(me, { clock: systemClock, locks: webLocks, page, others: channel('farhelm-engine') }, async (emit) =>
+  Engine.start(await Store.open(), surroundings, emit),
+).start();

@@ -1,0 +1,159 @@
+/** The conversation screen: rows, the prompt box, the queue, and wishes about the session. */
+import type { Row } from '../engine/rows';
+import type { ConversationState, HostView, WishView } from '../engine/views';
+import type { BlobRef, Command, Summary } from '../protocol/types';
+import type { Client, RowsHeard } from './client.svelte';
+
+/** Wishes of these kinds are told beside what they are about, not in the list of wishes. */
+const QUIET: ReadonlySet<Command['type']> = new Set(['decide_approval', 'withdraw_prompt', 'send_keys']);
+
+export class ConversationModel {
+  readonly host: string;
+  readonly session: string;
+  rows = $state.raw<readonly Row[]>([]);
+  state = $state.raw<ConversationState | null>(null);
+  draft = $state('');
+  readonly #client: Client;
+  readonly #hide: () => void;
+
+  constructor(client: Client, host: string, session: string) {
+    this.#client = client;
+    this.host = host;
+    this.session = session;
+    this.#hide = client.show(host, session, (message) => this.#hear(message));
+  }
+
+  dispose(): void {
+    this.#hide();
+  }
+
+  get client(): Client {
+    return this.#client;
+  }
+
+  get hostView(): HostView | null {
+    return this.#client.overview?.hosts.find(({ peer }) => peer === this.host) ?? null;
+  }
+
+  get summary(): Summary | null {
+    return this.hostView?.sessions.find(({ session }) => session === this.session) ?? null;
+  }
+
+  get title(): string {
+    return this.state?.session.title || this.summary?.title || '';
+  }
+
+  get isRunning(): boolean {
+    return this.state?.session.turn !== null && this.state !== null;
+  }
+
+  get isCancelling(): boolean {
+    const isAsked = this.wishes.some(
+      ({ command, stage }) => command.type === 'cancel_turn' && stage.kind !== 'applied',
+    );
+    return this.state?.session.turn?.cancelling === true || isAsked;
+  }
+
+  get hasEnded(): boolean {
+    return this.state?.session.ended === true;
+  }
+
+  get canSend(): boolean {
+    return this.draft.trim() !== '' && !this.hasEnded;
+  }
+
+  /** This session's wishes that are still worth telling. */
+  get wishes(): WishView[] {
+    const wishes = this.#client.overview?.wishes ?? [];
+    return wishes.filter(
+      ({ command, stage }) =>
+        'session' in command &&
+        command.session === this.session &&
+        !QUIET.has(command.type) &&
+        stage.kind !== 'applied',
+    );
+  }
+
+  /** Questions that wait, by their rows. */
+  get waiting(): number {
+    return this.rows.filter((row) => row.kind === 'approval' && row.settled === null).length;
+  }
+
+  /** The wish to take a waiting prompt back, when there is one. */
+  withdrawal(prompt: string): WishView | null {
+    const wishes = this.#client.overview?.wishes ?? [];
+    const mine = wishes.filter(
+      ({ command }) => command.type === 'withdraw_prompt' && command.prompt === prompt,
+    );
+    return mine.at(-1) ?? null;
+  }
+
+  send(): void {
+    if (!this.canSend) return;
+    this.#wish({ type: 'prompt', session: this.session, text: this.draft.trim() });
+    this.draft = '';
+  }
+
+  /** Puts a refused prompt back into the box. */
+  editAgain(wish: WishView): void {
+    if (wish.command.type === 'prompt' && this.draft.trim() === '') this.draft = wish.command.text;
+    this.dismiss(wish);
+  }
+
+  dismiss(wish: WishView): void {
+    this.#client.send({ type: 'dismiss', id: wish.id });
+  }
+
+  stop(): void {
+    if (this.isRunning && !this.isCancelling) this.#wish({ type: 'cancel_turn', session: this.session });
+  }
+
+  withdraw(prompt: string): void {
+    this.#wish({ type: 'withdraw_prompt', session: this.session, prompt });
+  }
+
+  setMode(mode: string): void {
+    this.#wish({ type: 'set_mode', session: this.session, mode });
+  }
+
+  setConfig(option: string, value: string): void {
+    this.#wish({ type: 'set_config', session: this.session, option, value });
+  }
+
+  rename(title: string): void {
+    if (title.trim() !== '') this.#wish({ type: 'rename', session: this.session, title: title.trim() });
+  }
+
+  resume(): void {
+    this.#wish({ type: 'resume_agent', session: this.session });
+  }
+
+  end(): void {
+    this.#wish({ type: 'end_session', session: this.session });
+  }
+
+  older(): void {
+    if (this.state?.older === 'more') this.#client.send({ type: 'older', session: this.session });
+  }
+
+  /** All of something that was clipped. */
+  async fetch(blobs: readonly BlobRef[]): Promise<Blob> {
+    return this.#client.fetch(this.host, this.session, blobs);
+  }
+
+  #wish(command: Command): void {
+    this.#client.wish(this.host, command);
+  }
+
+  #hear(message: RowsHeard): void {
+    this.state = message.state;
+    if (message.type === 'rows_reset') {
+      this.rows = message.rows;
+      return;
+    }
+    if (message.changed.length === 0) return;
+    const rows = [...this.rows];
+    for (const [at, row] of message.changed) rows[at] = row;
+    this.rows = rows;
+  }
+}

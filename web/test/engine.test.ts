@@ -1,0 +1,351 @@
+/** The engine against a relay and a host in memory: pairing, reading, alarms, wishes. */
+import { afterEach, expect, test } from 'vitest';
+import { asStream } from '../src/engine/ids';
+import type { SessionEvent } from '../src/protocol/types';
+import { Bench, SESSION } from './support/bench';
+import { bent } from './support/fake-relay';
+
+let bench: Bench;
+
+afterEach(() => bench.stop());
+
+const OPENED: SessionEvent = {
+  type: 'session_opened',
+  title: 'demo',
+  dir: '/demo',
+  branch: 'main',
+  agent: 'scripted',
+};
+const STARTED: SessionEvent = {
+  type: 'agent_started',
+  agent_session: 'a1',
+  name: 'scripted',
+  version: '1',
+  dialect: 'acp',
+  resumed: false,
+};
+
+function message(id: string, text: string): SessionEvent {
+  return {
+    type: 'message_added',
+    message: id,
+    role: 'agent',
+    content: [{ kind: 'text', text }],
+    parent: null,
+  };
+}
+
+function texts(): string[] {
+  return (bench.rows.get(SESSION) ?? []).flatMap((row) =>
+    row.kind === 'message'
+      ? row.content.map((content) => (content.kind === 'text' ? content.text : '?'))
+      : [],
+  );
+}
+
+test('a device pairs: both sides show the same code, and the roster is verified', async () => {
+  bench = await Bench.start();
+  let shown = '';
+  let accept: (yes: boolean) => void = () => {};
+  bench.host.onPairing = (code) => {
+    shown = code;
+    return new Promise((resolve) => {
+      accept = resolve;
+    });
+  };
+  bench.engine.handle('page', { type: 'pair', link: await bench.host.link(), name: 'phone' });
+  await bench.until(() => bench.overview?.pairing.step === 'compare' && shown !== '');
+  expect(bench.overview?.pairing).toMatchObject({ step: 'compare', code: shown, host: 'desk' });
+  accept(true);
+  await bench.until(() => bench.overview?.pairing.step === 'done');
+  await bench.until(() => bench.hostView?.devices.length === 2);
+  expect(bench.hostView?.devices.map(({ name, self }) => [name, self])).toEqual([
+    ['desk', false],
+    ['phone', true],
+  ]);
+});
+
+test('a reload in the middle of pairing shows the same code', async () => {
+  bench = await Bench.start();
+  let accept: (yes: boolean) => void = () => {};
+  bench.host.onPairing = () =>
+    new Promise((resolve) => {
+      accept = resolve;
+    });
+  bench.engine.handle('page', { type: 'pair', link: await bench.host.link(), name: 'phone' });
+  await bench.until(() => bench.overview?.pairing.step === 'compare');
+  const before = bench.overview?.pairing;
+  bench.stop();
+  await bench.boot();
+  await bench.until(() => bench.overview?.pairing.step === 'compare');
+  expect(bench.overview?.pairing).toEqual(before);
+  accept(true);
+  await bench.until(() => bench.overview?.pairing.step === 'done');
+});
+
+test('a refused pairing and a mistyped link say so by their codes', async () => {
+  bench = await Bench.start();
+  bench.host.onPairing = async () => false;
+  bench.engine.handle('page', { type: 'pair', link: await bench.host.link(), name: 'phone' });
+  await bench.until(() => bench.overview?.pairing.step === 'failed');
+  expect(bench.overview?.pairing).toEqual({ step: 'failed', code: 'pairing_refused' });
+  bench.engine.handle('page', { type: 'pair', link: 'http://relay.test/#pair=abc', name: 'phone' });
+  await bench.until(
+    () => bench.overview?.pairing.step === 'failed' && bench.overview.pairing.code === 'bad_link',
+  );
+});
+
+test('the device keys cannot be exported', async () => {
+  bench = await Bench.start();
+  const { Store } = await import('../src/engine/store');
+  const store = await Store.open('keys');
+  const { Engine } = await import('../src/engine/engine');
+  const { systemClock } = await import('../src/platform/clock');
+  const { systemRandom } = await import('../src/platform/random');
+  const world = { clock: systemClock, random: systemRandom, sockets: bench.relay.sockets };
+  const engine = await Engine.start(store, world, () => {});
+  const identity = await store.identity();
+  expect(identity?.signing.privateKey.extractable).toBe(false);
+  expect(identity?.sealing.privateKey.extractable).toBe(false);
+  engine.stop();
+});
+
+test('events are shown, and shown again after a reload without the relay', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED, STARTED, message('m1', 'hello')]);
+  bench.open(SESSION);
+  await bench.until(() => texts().includes('hello'));
+  await bench.host.say(SESSION, [message('m2', 'world')]);
+  await bench.until(() => texts().includes('world'));
+  bench.stop();
+  bench.relay.down = true;
+  await bench.boot();
+  bench.open(SESSION);
+  await bench.until(() => texts().length === 2);
+  expect(texts()).toEqual(['hello', 'world']);
+  expect(bench.overview?.link.state).not.toBe('connected');
+});
+
+test('deltas are shown at once and superseded by their message', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED, STARTED]);
+  bench.open(SESSION);
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'current');
+  const delta = (offset: number, text: string) =>
+    bench.host.live(SESSION, { type: 'text', message: 'm1', role: 'agent', parent: null, offset, text });
+  await delta(0, 'Hé');
+  await delta(2, 'llo');
+  await bench.until(() => texts()[0] === 'Héllo');
+  await bench.host.say(SESSION, [message('m1', 'Héllo!')]);
+  await bench.until(() => texts()[0] === 'Héllo!');
+  expect(texts()).toHaveLength(1);
+});
+
+test('s05 an envelope that was altered raises the alarm, and is never shown', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED, message('m1', 'one')]);
+  bench.open(SESSION);
+  await bench.until(() => texts().length === 1);
+  for (const client of bench.relay.clients) client.follows.clear();
+  await bench.host.say(SESSION, [message('m2', 'two')]);
+  const stored = bench.relay.streams.get(asStream(SESSION))?.at(-1);
+  if (stored === undefined) throw new Error('nothing was stored');
+  const frames = await import('../src/engine/frames');
+  for (const client of bench.relay.clients)
+    client.send(frames.encodeFrame('envelope', bent(stored.envelope)));
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'alarm');
+  expect(bench.states.get(SESSION)?.sync).toEqual({ state: 'alarm', code: 'bad_signature' });
+  expect(texts()).toEqual(['one']);
+  // The relay behaves again: what the host wrote is read from the cursor on.
+  await bench.until(() => texts().length === 2);
+  expect(bench.states.get(SESSION)?.sync).toEqual({ state: 'current' });
+});
+
+test('s36 a relay that shows an older state than was seen is a rollback', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED]);
+  await bench.host.say(SESSION, [message('m1', 'one')]);
+  bench.open(SESSION);
+  await bench.until(() => texts().length === 1);
+  bench.relay.streams.get(asStream(SESSION))?.pop();
+  bench.relay.cut();
+  // A relay that was just restarted gets a moment to be filled up again by the host.
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'alarm', 10_000);
+  expect(bench.states.get(SESSION)?.sync).toEqual({ state: 'alarm', code: 'rolled_back' });
+  expect(texts()).toEqual(['one']);
+});
+
+test('s06 a dropped envelope is asked for again', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED]);
+  bench.open(SESSION);
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'current');
+  for (const client of bench.relay.clients) client.follows.clear();
+  await bench.host.say(SESSION, [message('m1', 'one')]);
+  for (const client of bench.relay.clients) client.follows.add(asStream(SESSION));
+  await bench.host.say(SESSION, [message('m2', 'two')]);
+  await bench.until(() => texts().length === 2);
+  expect(texts()).toEqual(['one', 'two']);
+});
+
+test('an envelope waits for the key of its epoch, which is asked for', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED]);
+  bench.open(SESSION);
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'current');
+  bench.host.sendsKeys = false;
+  await bench.host.rekey(SESSION);
+  await bench.host.say(SESSION, [message('m1', 'after')]);
+  await bench.until(() => texts().includes('after'));
+});
+
+test('older pages are read backwards and checked by the chain', async () => {
+  bench = await Bench.paired();
+  bench.host.relay.cut();
+  await bench.host.say(SESSION, [OPENED, STARTED]);
+  for (let n = 1; n <= 300; n += 1) await bench.host.say(SESSION, [message(`m${n}`, `${n} `.repeat(2_000))]);
+  bench.open(SESSION);
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'current' && texts().length >= 200);
+  await bench.until(() => texts().length === 300, 10_000);
+  expect(bench.states.get(SESSION)?.session.title).toBe('demo');
+  expect(texts()[0]).toMatch(/^1 /);
+});
+
+test('a reader begins at the newest snapshot, and pages back only when asked', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED, STARTED]);
+  for (let n = 1; n <= 300; n += 1) await bench.host.say(SESSION, [message(`m${n}`, `${n} `.repeat(2_000))]);
+  const { EMPTY_SESSION } = await import('../src/engine/session');
+  const state = { ...EMPTY_SESSION, title: 'from the snapshot' };
+  await bench.host.say(SESSION, [{ type: 'snapshot', state }, message('last', 'after it')]);
+  bench.open(SESSION);
+  await bench.until(() => texts().includes('after it'));
+  expect(bench.states.get(SESSION)?.session.title).toBe('from the snapshot');
+  expect(texts()).toHaveLength(1);
+  bench.engine.handle('page', { type: 'older', session: SESSION });
+  await bench.until(() => texts().length > 1);
+  expect(texts().at(-1)).toBe('after it');
+  expect(bench.states.get(SESSION)).toMatchObject({ session: { title: 'from the snapshot' } });
+});
+
+test('a session that two pages show is told to the one that still shows it', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED]);
+  const host = bench.host.identity.peer;
+  for (const page of ['one', 'two']) bench.engine.handle(page, { type: 'open', host, session: SESSION });
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'current');
+  bench.engine.handle('one', { type: 'close', session: SESSION });
+  await bench.host.say(SESSION, [message('m1', 'still here')]);
+  await bench.until(() => texts().includes('still here'));
+});
+
+test('a wish goes from kept to posted to received to applied, and nothing is predicted', async () => {
+  bench = await Bench.paired();
+  bench.relay.down = true;
+  bench.relay.cut();
+  await bench.until(() => bench.overview?.link.state === 'waiting');
+  const id = bench.wish({ type: 'prompt', session: SESSION, text: 'hi' });
+  await bench.until(() => bench.stage(id)?.kind === 'kept');
+  let answer: () => void = () => {};
+  bench.host.onWish = async (wish) => {
+    await bench.host.send(wish.from, 'receipt', { command: wish.id, outcome: { kind: 'received' } });
+    await new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    return { kind: 'applied', stream: asStream(SESSION), seq: 9, made: null };
+  };
+  bench.relay.down = false;
+  bench.engine.handle('page', { type: 'nudge' });
+  await bench.until(() => bench.stage(id)?.kind === 'received');
+  answer();
+  await bench.until(() => bench.stage(id)?.kind === 'applied');
+  expect(bench.host.wishes.map(({ command }) => command)).toEqual([
+    { type: 'prompt', session: SESSION, text: 'hi' },
+  ]);
+});
+
+test('a wish survives a reload and takes effect once', async () => {
+  bench = await Bench.paired();
+  bench.relay.down = true;
+  bench.relay.cut();
+  const id = bench.wish({ type: 'cancel_turn', session: SESSION });
+  await bench.until(() => bench.stage(id)?.kind === 'kept');
+  bench.stop();
+  bench.relay.down = false;
+  await bench.boot();
+  await bench.until(() => bench.stage(id)?.kind === 'applied');
+  expect(bench.host.wishes).toHaveLength(1);
+});
+
+test('a refusal is shown with its reason', async () => {
+  bench = await Bench.paired();
+  bench.host.onWish = async () => ({
+    kind: 'refused',
+    rejection: { code: 'approval_not_pending', text: 'somebody else was first' },
+  });
+  const id = bench.wish({ type: 'cancel_turn', session: SESSION });
+  await bench.until(() => bench.stage(id)?.kind === 'refused');
+  expect(bench.stage(id)).toEqual({
+    kind: 'refused',
+    code: 'approval_not_pending',
+    text: 'somebody else was first',
+  });
+});
+
+test('questions of sessions that nobody shows are in the overview', async () => {
+  bench = await Bench.paired();
+  const summary = {
+    session: SESSION,
+    title: 'demo',
+    dir: '/demo',
+    branch: null,
+    agent: 'scripted',
+    state: 'requires_action' as const,
+    pending: 1,
+    at: 5,
+  };
+  const ask = JSON.stringify({
+    tool: null,
+    title: 'Run ls',
+    subject: { kind: 'command', command: 'ls', dir: '/' },
+  });
+  const approval = 'apr_01990000000070008000000000000009';
+  await bench.host.say(SESSION, [
+    OPENED,
+    STARTED,
+    { type: 'approval_requested', approval, request: 'r1', ask },
+  ]);
+  await bench.host.tell({ type: 'session_listed', summary });
+  await bench.until(() => bench.overview?.approvals.length === 1);
+  expect(bench.overview?.approvals[0]).toMatchObject({ session: SESSION, approval, ask, title: 'demo' });
+  await bench.host.say(SESSION, [
+    { type: 'approval_decided', approval, by: { kind: 'local' }, verdict: { kind: 'void', why: 'x' } },
+  ]);
+  await bench.until(() => bench.overview?.approvals.length === 0);
+});
+
+test('a forged roster entry raises the alarm', async () => {
+  bench = await Bench.paired();
+  const [first] = bench.host.entries;
+  const forged = { ...first, signature: 'AAAA', body: '{"number":3}' };
+  await bench.host.tell({ type: 'roster_extended', entry: JSON.stringify(forged) });
+  await bench.until(() => bench.hostView?.sync.state === 'alarm');
+  expect(bench.hostView?.sync).toEqual({ state: 'alarm', code: 'tampered' });
+});
+
+test('presence is told as the relay tells it, and not at all without a relay', async () => {
+  bench = await Bench.paired();
+  await bench.until(() => bench.hostView?.presence.state === 'online');
+  bench.relay.setHostOnline(false);
+  await bench.until(() => bench.hostView?.presence.state === 'offline');
+  bench.relay.down = true;
+  bench.relay.cut();
+  await bench.until(() => bench.hostView?.presence.state === 'unknown');
+});
+
+test('a receipt that is not JSON harms nothing', async () => {
+  bench = await Bench.paired();
+  const peer = bench.overview?.me ?? '';
+  await bench.host.send(peer, 'receipt', undefined);
+  await bench.until(() => (bench.relay.mailbox.get(peer) ?? []).length === 0);
+});

@@ -1,0 +1,249 @@
+/** Models against a fake engine: what they show and what they wish for. */
+import { expect, test } from 'vitest';
+import type { FromEngine, Overview, ToEngine } from '../src/engine/views';
+import { ApprovalModel } from '../src/model/approval.svelte';
+import { Client } from '../src/model/client.svelte';
+import { connectionOf } from '../src/model/connection';
+import { ConversationModel } from '../src/model/conversation.svelte';
+import { answersOf, parseSchema } from '../src/model/form';
+import { deviceName } from '../src/model/format';
+import { PairingModel } from '../src/model/pairing.svelte';
+import { hrefOf, parseRoute } from '../src/model/route';
+import type { Ask } from '../src/protocol/types';
+
+const OVERVIEW: Overview = {
+  me: 'peer_1',
+  link: { state: 'idle' },
+  hosts: [],
+  pairing: { step: 'none' },
+  wishes: [],
+  approvals: [],
+  clockOff: null,
+};
+
+/** An engine that remembers what it was told. */
+function fakeEngine() {
+  const told: ToEngine[] = [];
+  let now = 10_000;
+  let hear: (message: FromEngine) => void = () => {};
+  const port = {
+    post: (message: unknown) => {
+      told.push(message as ToEngine);
+    },
+    listen: (heard: (message: unknown) => void) => {
+      hear = heard;
+    },
+  };
+  const clock = { now: () => now, after: () => () => {} };
+  const random = { bytes: (length: number) => crypto.getRandomValues(new Uint8Array(length)) };
+  const client = new Client(port, clock, random);
+  return {
+    client,
+    told,
+    say: (message: FromEngine) => hear(message),
+    pass: (millis: number) => {
+      now += millis;
+    },
+    wishes: () => told.flatMap((message) => (message.type === 'wish' ? [message] : [])),
+  };
+}
+
+const ASK: Ask = {
+  tool: null,
+  title: 'Run',
+  subject: { kind: 'command', command: 'ls', dir: '/' },
+  options: [
+    { id: 'y', name: 'Yes', kind: 'allow_once' },
+    { id: 'n', name: 'No', kind: 'reject_once' },
+  ],
+  description: null,
+  parent: null,
+};
+
+function card(engine: ReturnType<typeof fakeEngine>, ask: Ask): ApprovalModel {
+  const key = { host: 'peer_h', session: 'ses_1', approval: 'apr_1', ask: JSON.stringify(ask) };
+  return new ApprovalModel(engine.client, key);
+}
+
+test('s10 taps within half a second of a card are ignored, later ones decide once', async () => {
+  const engine = fakeEngine();
+  const model = card(engine, ASK);
+  const [yes, no] = ASK.options;
+  if (yes === undefined || no === undefined) throw new Error('two options');
+  await model.choose(yes);
+  expect([engine.wishes().length, model.tooEarly]).toEqual([0, true]);
+  engine.pass(600);
+  await Promise.all([model.choose(yes), model.choose(no)]);
+  await model.choose(no);
+  expect(engine.wishes().map(({ command }) => command)).toMatchObject([
+    { type: 'decide_approval', verdict: { kind: 'selected', option: 'y', allows: true, reason: null } },
+  ]);
+});
+
+test('i8 a decision carries the digest of the very bytes that were shown', async () => {
+  const engine = fakeEngine();
+  const model = card(engine, ASK);
+  engine.pass(600);
+  model.reason = ' not here ';
+  const no = ASK.options[1];
+  if (no !== undefined) await model.choose(no);
+  const { askDigest } = await import('../src/engine/ask');
+  expect(engine.wishes()[0]?.command).toMatchObject({
+    digest: await askDigest(JSON.stringify(ASK)),
+    verdict: { option: 'n', allows: false, reason: 'not here' },
+  });
+});
+
+test('a refused decision can be made again; nothing is predicted before', async () => {
+  const engine = fakeEngine();
+  const model = card(engine, ASK);
+  engine.pass(600);
+  const yes = ASK.options[0];
+  if (yes === undefined) throw new Error('an option');
+  await model.choose(yes);
+  expect([model.stage, model.isOpen]).toEqual([null, false]);
+  const wish = engine.wishes()[0];
+  if (wish === undefined) throw new Error('a wish');
+  const stage = { kind: 'refused' as const, code: 'digest_mismatch' as const, text: '' };
+  const view = { id: wish.id, host: wish.host, command: wish.command, at: 1, stage };
+  engine.say({ type: 'overview', overview: { ...OVERVIEW, wishes: [view] } });
+  expect([model.stage, model.isOpen]).toEqual([stage, true]);
+});
+
+test('questions are answered one of them, several of them, or in own words', async () => {
+  const engine = fakeEngine();
+  const question = (id: string, multiple: boolean) => ({
+    id,
+    header: '',
+    text: '?',
+    multiple,
+    choices: [
+      { label: 'A', description: null },
+      { label: 'B', description: null },
+    ],
+  });
+  const [one, many, free] = [question('one', false), question('many', true), question('free', false)];
+  const model = card(engine, {
+    ...ASK,
+    subject: { kind: 'questions', questions: [one, many, free] },
+    options: [],
+  });
+  engine.pass(600);
+  const [a, b] = one.choices;
+  if (a === undefined || b === undefined) throw new Error('two choices');
+  model.toggle(one, a);
+  model.toggle(one, b);
+  model.toggle(many, a);
+  model.toggle(many, b);
+  expect(model.isAnswered).toBe(false);
+  model.write(free, 'C');
+  await model.answer();
+  expect(engine.wishes()[0]?.command).toMatchObject({
+    verdict: { kind: 'answered', answers: { one: 'B', many: ['A', 'B'], free: 'C' } },
+  });
+});
+
+test('an ask that cannot be read offers nothing', () => {
+  const model = new ApprovalModel(fakeEngine().client, { host: 'h', session: 's', approval: 'a', ask: '{' });
+  expect(model.ask).toBeNull();
+});
+
+test('a form is read from its schema and answered by type', () => {
+  const schema = JSON.stringify({
+    type: 'object',
+    required: ['n'],
+    properties: {
+      n: { type: 'integer' },
+      s: { type: 'string' },
+      b: { type: 'boolean' },
+      e: { type: 'string', enum: ['x', 'y'] },
+    },
+  });
+  const fields = parseSchema(schema) ?? [];
+  expect(fields.map(({ kind }) => kind)).toEqual(['number', 'string', 'boolean', 'enum']);
+  expect(answersOf(fields, { n: '', s: 'a', b: true, e: '' })).toBeNull();
+  expect(answersOf(fields, { n: '1.5', s: '', b: false, e: '' })).toBeNull();
+  expect(answersOf(fields, { n: '3', s: '', b: false, e: 'y' })).toEqual({ n: 3, b: false, e: 'y' });
+  expect(parseSchema('{"properties":{"o":{"type":"object"}}}')).toBeNull();
+});
+
+test('a wish is said again to the next leader until it was kept', () => {
+  const engine = fakeEngine();
+  const id = engine.client.wish('peer_h', { type: 'open_pairing' });
+  engine.say({ type: 'ready' });
+  expect(engine.wishes()).toHaveLength(2);
+  engine.say({ type: 'kept', id });
+  engine.say({ type: 'ready' });
+  expect(engine.wishes()).toHaveLength(2);
+});
+
+test('rows that changed are put in their places', () => {
+  const engine = fakeEngine();
+  const model = new ConversationModel(engine.client, 'peer_h', 'ses_1');
+  const notice = (key: string, text: string) => ({
+    kind: 'notice' as const,
+    key,
+    at: 1,
+    code: 'internal',
+    text,
+  });
+  const state = { older: 'none' } as never;
+  const session = 'ses_1';
+  engine.say({ type: 'rows_reset', session, rows: [notice('a', '1')], state, to: null });
+  engine.say({
+    type: 'rows_changed',
+    session,
+    changed: [
+      [0, notice('a', '2')],
+      [1, notice('b', '3')],
+    ],
+    state,
+  });
+  expect(model.rows).toMatchObject([{ text: '2' }, { text: '3' }]);
+  model.dispose();
+  engine.say({ type: 'rows_reset', session, rows: [], state, to: null });
+  expect(model.rows).toHaveLength(2);
+});
+
+test('nothing is called online while the relay is away', () => {
+  const host = { presence: { state: 'online', since: 1 } } as never;
+  expect(connectionOf({ state: 'waiting', until: 5, code: 'timeout', tries: 1 }, host).kind).toBe('no_relay');
+  expect(connectionOf({ state: 'connecting', tries: 1 }, host).kind).toBe('connecting');
+  expect(connectionOf({ state: 'connected', since: 1, relay: 'r' }, host).kind).toBe('online');
+});
+
+test('a link of another relay is not sent to this one', () => {
+  const engine = fakeEngine();
+  const model = new PairingModel(
+    engine.client,
+    'https://here.example',
+    'Mozilla/5.0 (X11; Linux) Chrome/1',
+    null,
+  );
+  model.link = 'https://there.example/#pair=abc';
+  expect([model.elsewhere, model.canSubmit]).toEqual(['https://there.example/#pair=abc', false]);
+  model.link = 'https://here.example/#pair=abc';
+  model.submit();
+  expect(engine.told.at(-1)).toEqual({
+    type: 'pair',
+    link: 'https://here.example/#pair=abc',
+    name: 'Chrome on Linux',
+  });
+});
+
+test('addresses name screens and nothing else', () => {
+  const route = { screen: 'session', host: 'peer_1', session: 'ses_2' } as const;
+  expect(parseRoute(hrefOf(route))).toEqual(route);
+  expect(parseRoute('#pair=abc')).toEqual({ screen: 'pair', link: '#pair=abc' });
+  expect(parseRoute('#/s/x/y')).toEqual({ screen: 'sessions' });
+  expect(parseRoute('')).toEqual({ screen: 'sessions' });
+});
+
+test('browsers are called by their names', () => {
+  const android =
+    'Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130 Mobile Safari/537.36';
+  const iphone =
+    'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605 Version/18.0 Safari/604.1';
+  expect(deviceName(android)).toBe('Chrome on Android');
+  expect(deviceName(iphone)).toBe('Safari on iPhone');
+});
