@@ -99,6 +99,10 @@ pub(crate) enum Command {
     /// Run the daemon in this process
     #[command(hide = true)]
     Host(Host),
+    /// List the places where `FARHELM_FAIL` can make this build fail
+    #[cfg(debug_assertions)]
+    #[command(hide = true)]
+    Failpoints,
     /// Our own agent, for tests and first tries
     #[command(hide = true)]
     ScriptedAgent {

@@ -80,6 +80,11 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Stop { session, end } => sessions::stop(context, &session, end).await,
         Command::Status => devices::status(context).await,
         Command::Down => devices::down(context).await,
+        #[cfg(debug_assertions)]
+        Command::Failpoints => {
+            fail::names().for_each(crate::output::line);
+            Ok(())
+        }
         Command::Relay(_) | Command::ScriptedAgent { .. } => Ok(()),
         Command::Host(host) => match host.command {
             HostCommand::Run { relay } => crate::daemon::run(&context.home, relay).await,

@@ -247,8 +247,11 @@ impl Daemon {
             letters,
             stop: stop.clone(),
         };
+        fail::point("host.daemon.before_start_noted");
         daemon.note_start(&name, founded).await?;
+        fail::point("host.daemon.before_restore");
         daemon.restore_sessions().await?;
+        fail::point("host.daemon.after_restore");
         daemon.tell_members();
 
         let generation = now().0;
@@ -278,7 +281,9 @@ impl Daemon {
             since: now(),
             version,
         };
+        fail::point("host.daemon.before_socket");
         crate::local::serve(&home.socket(), handle)?;
+        fail::point("host.daemon.after_socket");
         Ok(daemon)
     }
 
@@ -317,6 +322,7 @@ impl Daemon {
                 }
             }
         }
+        fail::point("host.daemon.before_stop");
         self.list_sessions().await?;
         for handle in self.sessions.values() {
             handle.stop.cancel();

@@ -174,7 +174,9 @@ impl Home {
                 .mode(0o600)
                 .open(&path)
                 .map_err(|error| HomeError::unusable(&path, error))?;
+            fail::point("host.home.key_made");
             let written = file.write_all(&seed).and_then(|()| file.sync_all());
+            fail::point("host.home.key_written");
             written.map_err(|error| HomeError::unusable(&path, error))?;
         }
         let mut file = File::open(&path).map_err(|error| HomeError::unusable(&path, error))?;

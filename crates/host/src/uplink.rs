@@ -231,6 +231,7 @@ impl UplinkActor {
 
     /// A new connection: say who belongs, send what waits, and ask where each stream stands.
     async fn begin(&mut self, identity: &Identity) -> Result<(), JournalError> {
+        fail::point("host.uplink.up");
         self.queue.clear();
         self.behind.clear();
         self.streams.clear();
@@ -329,12 +330,17 @@ impl UplinkActor {
         match frame {
             Frame::Located(located) => self.take_located(located).await?,
             Frame::Posted(posted) => {
+                fail::point("host.uplink.before_posted");
                 self.journal
                     .commit(vec![Op::LetterPosted { id: posted.id }])
                     .await?;
+                fail::point("host.uplink.after_posted");
             }
             // The daemon is gone only when all of us are.
-            Frame::Letter(letter) => drop(self.letters_in.send(letter).await),
+            Frame::Letter(letter) => {
+                fail::point("host.uplink.letter_came");
+                drop(self.letters_in.send(letter).await);
+            }
             Frame::WantBlob(wanted) => self.give_blob(wanted).await?,
             Frame::Problem(problem) => {
                 tracing::debug!(code = %problem.code, detail = problem.detail, "the relay did not act on a frame");
@@ -380,6 +386,7 @@ impl UplinkActor {
     /// The relay says how far it has a stream; what it has must be what the journal holds.
     async fn take_located(&mut self, located: Located) -> Result<(), JournalError> {
         let Located { stream, head, hash } = located;
+        fail::point("host.uplink.located");
         let ours = self.journal.stream(stream).await?;
         let agrees = match head {
             0 => true,
@@ -425,6 +432,7 @@ impl UplinkActor {
                 self.behind.remove(&stream);
                 continue;
             };
+            fail::point("host.uplink.before_refill");
             let envelopes = self.journal.envelopes(stream, next - 1, CHUNK).await?;
             let Some(last) = envelopes.last() else {
                 self.behind.remove(&stream);
@@ -441,7 +449,12 @@ impl UplinkActor {
 /// Sends one frame, or waits for ever when there is none. Says whether it went out.
 async fn send(link: &Link, frame: Option<Bytes>) -> bool {
     match frame {
-        Some(frame) => link.send(frame).await.is_ok(),
+        Some(frame) => {
+            fail::point("host.uplink.before_send");
+            let sent = link.send(frame).await.is_ok();
+            fail::point("host.uplink.after_send");
+            sent
+        }
         None => std::future::pending().await,
     }
 }

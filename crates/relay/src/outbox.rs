@@ -71,6 +71,7 @@ impl Outbox {
             .iter()
             .take_while(|frame| inner.push(sub, &frame.bytes))
             .count();
+        fail::point("relay.outbox.after_offer");
         drop(inner);
         if taken > 0 {
             self.waker.wake();
@@ -109,6 +110,7 @@ impl Outbox {
     /// Queues the bytes of an answer.
     pub(crate) fn say_raw(&self, bytes: Bytes) {
         let mut inner = self.inner.hold();
+        fail::point("relay.outbox.before_answer");
         inner.weight += weigh(&bytes);
         inner.queue.push_back((CONTROL, bytes));
         drop(inner);

@@ -97,6 +97,7 @@ async fn admit(
     state: &Arc<State>,
     proven: Proven,
 ) -> Result<(Proven, Arc<Outbox>, Option<SharedHub>), Bye> {
+    fail::point("relay.peer.proven");
     let outbox = state.outbox(proven.peer);
     outbox.say(&auth::welcome(state));
     let own = match proven.role {
@@ -248,7 +249,13 @@ impl<S: Pipe> Peer<S> {
                 self.mail |= errands.mail;
             }
             let more = !self.hand.is_empty();
+            if more {
+                fail::point("relay.peer.before_send");
+            }
             std::task::ready!(self.wire.poll_send(cx, &mut self.hand))?;
+            if more {
+                fail::point("relay.peer.after_send");
+            }
             if !more {
                 return Poll::Ready(Ok(()));
             }

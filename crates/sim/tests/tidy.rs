@@ -15,6 +15,8 @@ use serde_json::Value;
 const MAX_LINES: usize = 800;
 /// Lines that ARCHITECTURE.md may have.
 const MAX_ARCHITECTURE_LINES: usize = 400;
+/// Failpoints that there are at least; counts up.
+const FAILPOINTS: usize = 65;
 /// Packages that the lock file may have.
 const MAX_PACKAGES: usize = 520;
 
@@ -314,6 +316,28 @@ fn counting_tests_adds_up_what_every_runner_says() {
             .status
             .success()
     );
+}
+
+#[test]
+fn f01_every_failpoint_is_in_the_list_and_the_list_does_not_shrink() {
+    let mut found = BTreeSet::new();
+    for path in files().iter().filter(|path| {
+        path.components().any(|part| part.as_os_str() == "src") && has_extension(path, &["rs"])
+    }) {
+        let source = read(path);
+        for call in ["fail::point(", "fail::error(", "fail::is_on("] {
+            for rest in source.split(call).skip(1) {
+                let name = rest.trim_start().strip_prefix('"');
+                found.extend(name.map(|rest| rest.split('"').next().unwrap().to_owned()));
+            }
+        }
+    }
+    // How the crate's own documentation writes one; the name is used as well.
+    let listed = read(&root().join("crates/fail/points.txt"));
+    let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    let listed: Vec<&str> = listed.lines().collect();
+    assert_eq!(listed, found, "crates/fail/points.txt, sorted by bytes");
+    assert!(listed.len() >= FAILPOINTS, "failpoints went away");
 }
 
 /// Packages that touch files, processes or the network. (`getrandom` comes along with the ciphers;

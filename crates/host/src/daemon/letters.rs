@@ -24,6 +24,7 @@ impl Daemon {
         if header.to != self.shared.host.peer() {
             return Ok(());
         }
+        fail::point("host.letters.before_opened");
         match header.kind {
             Kind::PairRequest => self.take_pair_request(&header, letter).await,
             Kind::Command => self.take_command(&header, letter).await,
@@ -88,6 +89,7 @@ impl Daemon {
                     by,
                     reply,
                 });
+                fail::point("host.letters.before_handed_on");
                 match handle.inputs.try_send(wish) {
                     Ok(()) => Ok(()),
                     Err(TrySendError::Closed(_)) => {
@@ -118,6 +120,7 @@ impl Daemon {
             return self.send_receipt(header, keys, outcome, false).await;
         }
         let asker = Some((header.from, *keys));
+        fail::point("host.letters.before_decided");
         let outcome = self
             .take_host_wish(command, by, asker, Some(header.id))
             .await?;
@@ -167,8 +170,11 @@ impl Daemon {
             &body,
             None,
         ));
+        fail::point("host.letters.before_receipt");
         self.extend(Vec::new(), None, ops).await?;
+        fail::point("host.letters.before_taken");
         self.shared.uplink.taken(header.from, header.id);
+        fail::point("host.letters.after_taken");
         Ok(())
     }
 
@@ -195,7 +201,9 @@ impl Daemon {
         if event.is_some() {
             self.shared.uplink.close_offer(offer, Some(header.from));
         }
+        fail::point("host.letters.before_pair_answer");
         self.extend(event.into_iter().collect(), None, ops).await?;
+        fail::point("host.letters.after_pair_answer");
         self.shared.uplink.taken(header.from, header.id);
         Ok(())
     }

@@ -129,19 +129,24 @@ impl Daemon {
         }
         all_ops.extend(ops);
         let letters: Vec<_> = all_ops.iter().filter_map(letter_of).collect();
+        fail::point("host.log.before_commit");
         self.shared.journal.commit(all_ops).await?;
+        fail::point("host.log.after_commit");
         if let Some(roster) = self.next_roster.take() {
             self.roster = roster;
             self.roster_out.send_replace(Arc::new(self.roster.clone()));
             // Before the letters: the relay carries them to members only.
             self.tell_members();
+            fail::point("host.log.after_members");
         }
         for frame in letters {
             self.shared.uplink.letter(frame);
+            fail::point("host.log.after_letter");
         }
         if let Some(envelope) = envelope {
             self.writer.advance(&envelope);
             self.shared.uplink.publish(envelope);
+            fail::point("host.log.after_publish");
         }
         self.fleet = fleet;
         self.fleet_out.send_replace(Arc::new(self.fleet.clone()));

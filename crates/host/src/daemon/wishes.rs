@@ -139,6 +139,7 @@ impl Daemon {
         let at = now();
         let id = SessionId::fresh(at, random());
         let text = serde_json::to_string(&spec).unwrap_or_default();
+        fail::point("host.wishes.before_session_noted");
         self.shared
             .journal
             .commit(vec![Op::Session {
@@ -146,6 +147,7 @@ impl Daemon {
                 spec: text,
             }])
             .await?;
+        fail::point("host.wishes.after_session_noted");
         let title = spec.dir.file_name().map_or_else(
             || "/".to_owned(),
             |name| name.to_string_lossy().into_owned(),
@@ -182,6 +184,7 @@ impl Daemon {
         self.sessions.insert(id, handle);
         // Once its first event is on the disk, the session is there for good.
         drop(summary.wait_for(|summary| !summary.dir.is_empty()).await);
+        fail::point("host.wishes.after_session_opened");
         self.list_sessions().await?;
         let seq = self.writer.head();
         Ok(Outcome::Applied {
@@ -322,6 +325,7 @@ impl Daemon {
         let seq = self
             .extend(vec![entry], cause, vec![Op::LettersDropped { to: peer }])
             .await?;
+        fail::point("host.wishes.after_revoked");
         for handle in self.sessions.values() {
             // A session that cannot take it now is full of inputs; it must not miss this one.
             drop(handle.inputs.send(SessionInput::Rekey).await);

@@ -45,14 +45,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
     }
     let done = usize::try_from(version).unwrap_or(0);
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
+        fail::point("host.journal.before_migration");
         let step = db.transaction()?;
         step.execute_batch(migration)?;
+        fail::point("host.journal.in_migration");
         step.pragma_update(
             None,
             "user_version",
             i64::try_from(index + 1).unwrap_or(i64::MAX),
         )?;
         step.commit()?;
+        fail::point("host.journal.after_migration");
     }
     Ok(db)
 }
@@ -61,8 +64,12 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
 pub(super) fn run(mut db: Connection, mut jobs: mpsc::Receiver<Job>) {
     let mut group = Vec::with_capacity(GROUP);
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
+        fail::point("host.journal.before_group");
         match write_group(&mut db, &group) {
-            Ok(()) => group.drain(..).for_each(|job| drop(job.done.send(Ok(())))),
+            Ok(()) => group.drain(..).for_each(|job| {
+                fail::point("host.journal.before_told");
+                drop(job.done.send(Ok(())));
+            }),
             // One job's failure must not fail its neighbours: each alone.
             Err(_) => {
                 for job in group.drain(..) {
@@ -80,9 +87,24 @@ pub(super) fn run(mut db: Connection, mut jobs: mpsc::Receiver<Job>) {
 fn write_group(db: &mut Connection, group: &[Job]) -> Result<(), JournalError> {
     let step = db.transaction()?;
     for op in group.iter().flat_map(|job| &job.ops) {
+        fail::point("host.journal.before_write");
         write(&step, op)?;
     }
-    Ok(step.commit()?)
+    fail::error("host.journal.before_commit").map_err(|error| injected(&error))?;
+    step.commit()?;
+    fail::point("host.journal.after_commit");
+    Ok(())
+}
+
+/// What SQLite would say to such an error.
+fn injected(error: &std::io::Error) -> JournalError {
+    let code = if error.kind() == std::io::ErrorKind::StorageFull {
+        rusqlite::ffi::SQLITE_FULL
+    } else {
+        rusqlite::ffi::SQLITE_IOERR
+    };
+    let failure = rusqlite::ffi::Error::new(code);
+    rusqlite::Error::SqliteFailure(failure, Some(error.to_string())).into()
 }
 
 fn write(db: &Transaction<'_>, op: &Op) -> Result<(), JournalError> {

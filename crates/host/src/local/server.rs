@@ -26,6 +26,7 @@ pub(crate) fn serve(path: &Path, daemon: DaemonHandle) -> std::io::Result<()> {
     // Whoever holds the folder's lock may replace what an earlier daemon left.
     drop(std::fs::remove_file(path));
     let listener = UnixListener::bind(path)?;
+    fail::point("host.local.bound");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let tasks = daemon.tasks.clone();
     tasks.clone().spawn("local socket", async move {
@@ -75,6 +76,7 @@ async fn answer(stream: UnixStream, daemon: DaemonHandle) {
     let mut out = Out(writer);
     let result = match serde_json::from_slice(&line) {
         Ok(request) => {
+            fail::point("host.local.request_came");
             // Whoever asked and went does not want the answer any more.
             tokio::select! {
                 result = take(request, &daemon, &mut out) => result,
@@ -194,6 +196,7 @@ async fn say_outcome(
     outcome: oneshot::Receiver<farhelm_core::command::Outcome>,
 ) -> Result<(), Failure> {
     let outcome = outcome.await.map_err(|_| busy())?;
+    fail::point("host.local.before_outcome");
     out.say(&LocalAnswer::Outcome { outcome }).await
 }
 

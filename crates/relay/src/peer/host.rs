@@ -79,7 +79,10 @@ impl<S: Pipe> Peer<S> {
                 let mut hub = hub.hold();
                 match first_unknown(&mut hub, envelopes) {
                     Some(unknown) => unknown,
-                    None => break hub.arrive(self.outbox.id, std::mem::take(envelopes)),
+                    None => {
+                        fail::point("relay.peer.before_passed_on");
+                        break hub.arrive(self.outbox.id, std::mem::take(envelopes));
+                    }
                 }
             };
             if let Err(error) = learn(&self.state.store, hub, self.me, unknown).await {
@@ -97,6 +100,7 @@ impl<S: Pipe> Peer<S> {
             // The readers that were just woken go first: they stand behind this task on its thread,
             // and waking the store's thread takes longer than they do.
             tokio::task::yield_now().await;
+            fail::point("relay.peer.before_stored");
             self.state.store.write(jobs).await;
         }
     }
@@ -116,7 +120,10 @@ impl<S: Pipe> Peer<S> {
         let done: Done = Box::new(move |outcome| {
             storing.fetch_sub(bytes, Ordering::Relaxed);
             match outcome {
-                Ok(_) => hub.hold().stored(stream, last),
+                Ok(_) => {
+                    fail::point("relay.peer.before_receipt");
+                    hub.hold().stored(stream, last);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "envelopes could not be stored");
                     hub.hold().not_stored(stream, run, first);
@@ -164,6 +171,7 @@ impl<S: Pipe> Peer<S> {
             devices,
             removed,
         };
+        fail::point("relay.peer.before_members");
         self.state.store.write(vec![(write, done)]).await;
     }
 
@@ -178,6 +186,7 @@ impl<S: Pipe> Peer<S> {
         });
         match last.await {
             Ok(last) => {
+                fail::point("relay.peer.before_located");
                 let (head, hash) = last.unwrap_or_default();
                 self.outbox.say(&Frame::Located(Located {
                     stream,

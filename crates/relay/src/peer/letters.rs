@@ -41,6 +41,7 @@ impl<S: Pipe> Peer<S> {
         let (state, outbox) = (Arc::clone(&self.state), Arc::clone(&self.outbox));
         let done: Done = Box::new(move |outcome| match outcome {
             Ok(Outcome::Done) => {
+                fail::point("relay.peer.before_posted");
                 outbox.say(&Frame::Posted(Posted { id }));
                 state.mail(to);
             }
@@ -51,6 +52,7 @@ impl<S: Pipe> Peer<S> {
                 outbox.complain(Code::StoreFailed, About::Letter(id));
             }
         });
+        fail::point("relay.peer.before_post");
         self.state
             .store
             .write(vec![(
@@ -135,6 +137,7 @@ impl<S: Pipe> Peer<S> {
                 tracing::warn!(%error, "a letter could not be removed");
             }
         });
+        fail::point("relay.peer.before_taken");
         self.state.store.write(vec![(write, done)]).await;
     }
 
@@ -148,6 +151,9 @@ impl<S: Pipe> Peer<S> {
             .await
         {
             Ok(letters) => {
+                if !letters.is_empty() {
+                    fail::point("relay.peer.before_delivered");
+                }
                 let now = clock::now();
                 let is_over = |at: Timestamp| at.0 != 0 && now > at;
                 if let Some(last) = letters.last() {

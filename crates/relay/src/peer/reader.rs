@@ -62,6 +62,7 @@ impl<S: Pipe> Peer<S> {
             if !decided.is_member(self.me) {
                 return Err(Code::NotFound);
             }
+            fail::point("relay.peer.before_subscribed");
             let presence = decided.presence();
             let Some(state) = decided.stream(stream) else {
                 continue;

@@ -84,12 +84,16 @@ impl Tables for Sqlite {
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let mut outcomes = Vec::with_capacity(writes.len());
         for each in writes {
+            fail::point("relay.store.before_write");
             match write(&transaction, each) {
                 Err(StoreError::Gap) => outcomes.push(Err(StoreError::Gap)),
                 other => outcomes.push(Ok(other?)),
             }
         }
+        fail::error("relay.store.before_commit")
+            .map_err(|error| StoreError::Backend(error.to_string()))?;
         transaction.commit()?;
+        fail::point("relay.store.after_commit");
         Ok(outcomes)
     }
 
@@ -243,6 +247,7 @@ fn create(db: &mut Connection) -> Result<(), StoreError> {
             let mut id = [0; 16];
             getrandom::fill(&mut id).map_err(|error| StoreError::Backend(error.to_string()))?;
             transaction.execute_batch(include_str!("schema.sql"))?;
+            fail::point("relay.store.in_creation");
             transaction.execute("INSERT INTO store (id) VALUES (?)", [id])?;
             transaction.pragma_update(None, "user_version", SCHEMA)?;
         }

@@ -104,10 +104,10 @@ fn write_loop(mut tables: Box<dyn Tables>, mut batches: mpsc::Receiver<Batch>) {
         }
         let (writes, dones): (Vec<Write>, Vec<Done>) = group.into_iter().unzip();
         match tables.commit(&writes) {
-            Ok(outcomes) => dones
-                .into_iter()
-                .zip(outcomes)
-                .for_each(|(done, outcome)| done(outcome)),
+            Ok(outcomes) => dones.into_iter().zip(outcomes).for_each(|(done, outcome)| {
+                fail::point("relay.store.before_told");
+                done(outcome);
+            }),
             // One write that cannot be stored must not fail the others of its group.
             Err(error) => {
                 tracing::warn!(%error, writes = writes.len(), "a group of writes failed; trying one by one");
@@ -123,6 +123,7 @@ fn read_loop(mut tables: Box<dyn Tables>, jobs: &Mutex<mpsc::Receiver<Job>>) {
     loop {
         let job = jobs.hold().blocking_recv();
         let Some(job) = job else { break };
+        fail::point("relay.store.before_read");
         job(&mut *tables);
     }
 }
