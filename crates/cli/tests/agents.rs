@@ -69,6 +69,62 @@ fn claude_code_asks_a_question_and_resumes_after_the_daemon_was_restarted() {
     );
 }
 
+#[test]
+fn claude_codes_own_hooks_servers_and_project_files_apply_unchanged() {
+    let Some(scene) = Scene::set(Agent::Claude) else {
+        return;
+    };
+    let project = [
+        (
+            ".claude/settings.json",
+            include_str!("support/project/settings.json"),
+        ),
+        (".mcp.json", include_str!("support/project/mcp.json")),
+        ("lamp.mjs", include_str!("support/project/lamp.mjs")),
+        ("CLAUDE.md", "The lamp is in the kitchen.\n"),
+    ];
+    std::fs::create_dir_all(scene.dir.join(".claude")).unwrap();
+    for (name, text) in project {
+        std::fs::write(scene.dir.join(name), text).unwrap();
+    }
+    let (session, _) = scene.host.up(&scene.dir, &["--agent", "claude"]);
+
+    scene.prompt(&session, "project");
+    let write = scene.phone.wait_for_question();
+    let hooked = scene.dir.join("hooked.txt");
+    assert!(!hooked.exists(), "the hook runs after the tool");
+    scene
+        .phone
+        .ok(&["approve", write["approval"].as_str().unwrap()]);
+    scene.host.wait_for_nth(&session, "approval_requested", 2);
+    let switch = scene.phone.wait_for_question();
+    assert_eq!(switch["ask"]["subject"]["name"], "mcp__lamp__switch");
+    scene
+        .phone
+        .ok(&["approve", switch["approval"].as_str().unwrap()]);
+    let end = scene.host.wait_for_nth(&session, "turn_ended", 1);
+    assert_eq!(end["reason"], "end_turn", "{end}");
+
+    assert_eq!(std::fs::read_to_string(hooked).unwrap(), "Write\n");
+    assert_eq!(
+        std::fs::read_to_string(scene.dir.join("lamp.txt")).unwrap(),
+        "on\n"
+    );
+    let heard = |text: &str| {
+        let requests = scene.model.requests();
+        requests.iter().any(|r| r.body.to_string().contains(text))
+    };
+    assert!(heard("The lamp is in the kitchen."), "its CLAUDE.md");
+    assert!(heard("the lamp is on"), "what its server answered");
+    for (name, text) in project {
+        assert_eq!(
+            std::fs::read_to_string(scene.dir.join(name)).unwrap(),
+            text,
+            "{name} is the project's"
+        );
+    }
+}
+
 /// The main job with one agent.
 fn steer(agent: Agent) {
     let Some(scene) = Scene::set(agent) else {
