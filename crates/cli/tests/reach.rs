@@ -1,9 +1,13 @@
 //! Phones and other machines reach the host through https: by a tunnel program to the embedded
 //! relay, or by a relay of one's own with certificates; a relay may go, come back, and lose all.
 
-#![expect(clippy::unwrap_used, reason = "a story that cannot be told has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a story that cannot be told has failed"
+)]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,6 +58,34 @@ fn a_tunnel_gives_the_embedded_relay_an_https_address_and_a_device_steers_throug
     let phone = scene.device("phone");
     scene.host.pair(&phone, "phone");
     scene.steer(&phone, &session);
+}
+
+/// With the very block that docs/operating.md shows.
+#[test]
+fn nginx_in_front_of_a_relay_passes_a_turn_and_may_be_restarted() {
+    let scene = Scene::new();
+    let public = free_port();
+    let Some(mut nginx) = scene.nginx(public) else {
+        return;
+    };
+    let url = format!("https://localhost:{public}");
+    let (session, link) = scene
+        .host
+        .up(&scene.dir, &["--agent", "scripted", "--relay", &url]);
+    assert!(link.starts_with(&format!("{url}/#pair=")), "{link}");
+    let phone = scene.device("phone");
+    scene.host.pair(&phone, "phone");
+    phone.ok(&["send", &session, "hello"]);
+    let first = phone.wait_for_question();
+
+    nginx.stop();
+    wait_until("the host notices", || scene.status()["relay"] == "down");
+    nginx.start();
+    wait_until("the host comes back by itself", || {
+        scene.status()["relay"] == "up"
+    });
+    phone.ok(&["approve", first["approval"].as_str().unwrap()]);
+    scene.finish(&phone, &session);
 }
 
 #[test]
@@ -351,6 +383,64 @@ impl Scene {
         }
     }
 
+    /// A relay on loopback, and nginx in front of it at `public`; nothing where nginx is not installed.
+    fn nginx(&self, public: u16) -> Option<Nginx> {
+        let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].map(PathBuf::from);
+        let Some(program) = program.into_iter().find(|path| path.exists()) else {
+            eprintln!("skipped: nginx is not installed");
+            return None;
+        };
+        let relay = self.behind(public);
+        self.configure_nginx(public, relay.local_addr());
+        let mut nginx = Nginx {
+            program,
+            folder: self.world.path().to_owned(),
+            public,
+            child: None,
+            _relay: relay,
+        };
+        nginx.start();
+        Some(nginx)
+    }
+
+    /// A relay on loopback that is called by another address.
+    fn behind(&self, public: u16) -> Relay {
+        let config = Config {
+            public_urls: vec![format!("https://localhost:{public}")],
+            ..Config::in_memory()
+        };
+        let _guard = self.runtime.enter();
+        Relay::start(config).unwrap()
+    }
+
+    /// Writes nginx's configuration: the page's block, with this machine's names in it.
+    fn configure_nginx(&self, public: u16, relay: SocketAddr) {
+        let operating = include_str!("../../../docs/operating.md");
+        let (_, block) = operating.split_once("```nginx\n").unwrap();
+        let (block, _) = block.split_once("```").unwrap();
+        let changes = [
+            ("listen 443", format!("listen 127.0.0.1:{public}")),
+            ("relay.example", "localhost".to_owned()),
+            (
+                "# ssl_certificate, ssl_certificate_key …",
+                "ssl_certificate cert.pem; ssl_certificate_key key.pem;".to_owned(),
+            ),
+            ("127.0.0.1:7420", relay.to_string()),
+        ];
+        let block = changes.iter().fold(block.to_owned(), |block, (old, new)| {
+            assert!(block.contains(old), "docs/operating.md says {old}");
+            block.replace(old, new)
+        });
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {kind};\n"))
+            .concat();
+        let config = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log nginx.log;\nevents {{}}\n\
+             http {{\naccess_log off;\n{temporary}{block}}}\n"
+        );
+        std::fs::write(self.path("nginx.conf"), config).unwrap();
+    }
+
     /// The main job from the device.
     fn steer(&self, device: &Station, session: &str) {
         device.ok(&["send", session, "hello"]);
@@ -424,6 +514,40 @@ impl Scene {
 
     fn status(&self) -> Value {
         self.host.json(&["status"])
+    }
+}
+
+/// A reverse proxy, and the relay behind it.
+struct Nginx {
+    program: PathBuf,
+    folder: PathBuf,
+    public: u16,
+    child: Option<std::process::Child>,
+    _relay: Relay,
+}
+
+impl Nginx {
+    fn start(&mut self) {
+        let mut command = std::process::Command::new(&self.program);
+        let folder = self.folder.to_str().unwrap();
+        command.args(["-p", folder, "-c", "nginx.conf", "-e", "nginx.log"]);
+        self.child = Some(command.spawn().unwrap());
+        wait_until("nginx listens", || {
+            std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.public)).is_ok()
+        });
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
