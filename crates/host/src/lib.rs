@@ -16,6 +16,7 @@ pub mod environment;
 pub mod git;
 pub mod home;
 pub mod journal;
+pub mod keeper;
 mod leftovers;
 pub mod local;
 #[doc(hidden)]
