@@ -27,6 +27,8 @@ mod plan {
         None
     }
 
+    pub(crate) const fn watch(_: Option<crate::Watcher>) {}
+
     pub(crate) const fn is_on(_: &'static str) -> bool {
         false
     }
@@ -39,6 +41,15 @@ pub const TRACE: &str = "FARHELM_FAIL_TRACE";
 
 /// Whether this build has failpoints.
 pub const ACTIVE: bool = cfg!(debug_assertions);
+
+/// Is told of the points that a thread reaches, and may unwind it there.
+pub type Watcher = fn(&'static str);
+
+/// Sets who is told of each point that this thread reaches: for simulation, where a machine is no
+/// process that could be killed.
+pub fn watch(watcher: Option<Watcher>) {
+    plan::watch(watcher);
+}
 
 /// A place where a test may end, stop or delay the program.
 #[inline]

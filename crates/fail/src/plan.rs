@@ -38,8 +38,20 @@ struct Trace {
     seen: Mutex<Vec<&'static str>>,
 }
 
+std::thread_local! {
+    static WATCHER: std::cell::Cell<Option<crate::Watcher>> = const { std::cell::Cell::new(None) };
+}
+
+/// Sets who is told of each point that this thread reaches.
+pub(crate) fn watch(watcher: Option<crate::Watcher>) {
+    WATCHER.set(watcher);
+}
+
 /// Counts a visit, and does what the plan says.
 pub(crate) fn hit(name: &'static str) -> Option<Error> {
+    if let Some(watcher) = WATCHER.get() {
+        watcher(name);
+    }
     match plan().visit(name)? {
         Action::Kill => std::process::abort(),
         Action::Panic => panic!("failpoint {name}"),

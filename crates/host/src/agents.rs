@@ -219,7 +219,7 @@ pub async fn launch(
 /// A random UUID, which is how the `claude` dialect names conversations.
 fn fresh_uuid() -> Result<String, AgentError> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
+    farhelm_world::try_fill(&mut bytes)
         .map_err(|error| AgentError::new(Code::Internal, format!("no random bytes: {error}")))?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;

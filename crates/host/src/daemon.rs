@@ -303,10 +303,8 @@ impl Daemon {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break,
-                Some(request) = self.requests.recv() => self.take_request(request).await?,
-                Some(letter) = self.letters.recv() => self.take_letter(&letter).await?,
-                () = changed.notified() => self.list_sessions().await?,
                 _ = sweep.tick() => {
                     self.sweep_offers();
                     if !self.shared.stderr_folder.exists() {
@@ -320,6 +318,9 @@ impl Daemon {
                     self.shared.leftovers.forget(TUNNEL);
                     self.public_url.send_replace(self.relay.url().to_owned());
                 }
+                () = changed.notified() => self.list_sessions().await?,
+                Some(request) = self.requests.recv() => self.take_request(request).await?,
+                Some(letter) = self.letters.recv() => self.take_letter(&letter).await?,
             }
         }
         fail::point("host.daemon.before_stop");

@@ -116,8 +116,16 @@ struct Job {
 /// A handle to the journal.
 #[derive(Clone)]
 pub struct Journal {
-    writer: mpsc::Sender<Job>,
+    writer: Writer,
     reader: Arc<Mutex<Connection>>,
+}
+
+#[derive(Clone)]
+enum Writer {
+    /// A thread that owns a connection.
+    Thread(mpsc::Sender<Job>),
+    /// The readers' connection, in turns.
+    Here(Arc<tokio::sync::Mutex<()>>),
 }
 
 /// Commits that may wait; each is one sender's, and senders wait for theirs.
@@ -140,8 +148,22 @@ impl Journal {
             .spawn(run)
             .map_err(|_| JournalError::Closed)?;
         Ok(Self {
-            writer: sender,
+            writer: Writer::Thread(sender),
             reader: Arc::new(Mutex::new(reader)),
+        })
+    }
+
+    /// A journal that lasts as long as one of its clones, and takes as long as a disk does: for
+    /// simulation.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] when it cannot be made.
+    pub fn in_memory() -> Result<Self, JournalError> {
+        let connection = writer::set_up(Connection::open_in_memory()?)?;
+        Ok(Self {
+            writer: Writer::Here(Arc::default()),
+            reader: Arc::new(Mutex::new(connection)),
         })
     }
 
@@ -155,12 +177,30 @@ impl Journal {
         &self,
         ops: Vec<Op>,
     ) -> Result<(), (JournalError, Option<Vec<Op>>)> {
+        let writer = match &self.writer {
+            Writer::Thread(writer) => writer,
+            Writer::Here(turn) => {
+                let _turn = turn.lock().await;
+                return self.commit_here(ops).await;
+            }
+        };
         let (done, result) = oneshot::channel();
-        self.writer
+        writer
             .send(Job { ops, done })
             .await
             .map_err(|_| (JournalError::Closed, None))?;
         result.await.map_err(|_| (JournalError::Closed, None))?
+    }
+
+    async fn commit_here(&self, ops: Vec<Op>) -> Result<(), (JournalError, Option<Vec<Op>>)> {
+        if farhelm_world::disk().await.is_err() {
+            let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            let error = rusqlite::Error::SqliteFailure(full, None);
+            return Err((error.into(), Some(ops)));
+        }
+        let mut db = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = writer::write_all(&mut db, &ops);
+        written.map_err(|error| (error, Some(ops)))
     }
 
     /// Envelopes after seq `after` in rising order, at least one if there is one, at most about
@@ -322,7 +362,7 @@ impl Journal {
     ) -> Result<T, JournalError> {
         let reader = Arc::clone(&self.reader);
         let run = move || query(&reader.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(run)
+        farhelm_world::blocking(run)
             .await
             .map_err(|_| JournalError::Closed)?
     }

@@ -17,8 +17,8 @@ impl Tasks {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.0
-            .spawn(future.instrument(tracing::debug_span!("task", name)))
+        let future = farhelm_world::task(future.instrument(tracing::debug_span!("task", name)));
+        farhelm_world::started(self.0.spawn(future))
     }
 
     /// Waits until all have ended.

@@ -1,6 +1,6 @@
 //! Clocks: the wall's, for people and expiries, and one that goes on while a laptop sleeps.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use farhelm_proto::Timestamp;
 use tokio::time::Instant;
@@ -8,10 +8,7 @@ use tokio::time::Instant;
 /// The time of day.
 #[must_use]
 pub fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    Timestamp(farhelm_world::millis())
 }
 
 /// Measures how long something has lasted, sleep of the machine included.

@@ -89,7 +89,7 @@ impl Link {
             events,
             publish,
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(driver.run()));
+        let task = AbortOnDropHandle::new(farhelm_world::spawn(driver.run()));
         (
             Self {
                 outgoing,
@@ -148,6 +148,7 @@ impl Driver {
         let mut trust = Trust::new(self.options.extra_ca.clone());
         loop {
             let end = tokio::select! {
+                biased;
                 end = self.connect(&mut trust, &mut backoff, &mut watch) => end,
                 () = self.events.closed() => return,
             };
@@ -164,6 +165,7 @@ impl Driver {
                 return;
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(retry_in) => {}
                 () = self.events.closed() => return,
             }

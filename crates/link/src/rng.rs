@@ -1,24 +1,12 @@
-//! Randomness of the operating system.
+//! Randomness of the operating system, or of the world that a simulation plays.
 
-use rand_core::UnwrapErr;
+pub use farhelm_world::random;
 
-/// The operating system's random source.
+/// The random source.
 ///
 /// # Panics
 ///
 /// When the operating system has none: nothing secure can be done on such a machine.
 pub fn os_rng() -> impl rand_core::CryptoRng {
-    UnwrapErr(getrandom::SysRng)
-}
-
-/// Fresh random bytes.
-///
-/// # Panics
-///
-/// When the operating system has no random source.
-#[must_use]
-pub fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("an operating system gives random bytes");
-    bytes
+    farhelm_world::Random
 }

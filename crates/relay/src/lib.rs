@@ -32,6 +32,7 @@ pub use crate::config::Config;
 use crate::http::site::Site;
 use crate::listen::Door;
 use crate::state::State;
+pub use crate::store::Kept;
 use crate::store::Store;
 
 mod auth;
@@ -79,6 +80,29 @@ impl Relay {
         };
         let listener = listen::bind(config.listen)?;
         let address = listener.local_addr()?;
+        let relay = Self::open(config, store, tls, address)?;
+        let accepting = relay.door.clone().accept(listener, relay.stop.clone());
+        relay.door.state.tasks.spawn("accept", accepting);
+        Ok(relay)
+    }
+
+    /// A relay without a port: only [`Self::attach`] brings it connections. For simulation.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration does not fit together.
+    pub fn inside(config: Config, kept: &Kept) -> anyhow::Result<Self> {
+        config.check()?;
+        let address = config.listen;
+        Self::open(config, Store::kept(kept), None, address)
+    }
+
+    fn open(
+        config: Config,
+        store: Store,
+        tls: Option<tokio_rustls::TlsAcceptor>,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let authorities = Authorities::default();
         authorities.allow_loopback(address);
         for url in &config.public_urls {
@@ -93,9 +117,6 @@ impl Relay {
             unauthenticated,
         };
         let stop = CancellationToken::new();
-        door.state
-            .tasks
-            .spawn("accept", door.clone().accept(listener, stop.clone()));
         door.state.tasks.spawn(
             "sweep",
             listen::sweep(Arc::clone(&door.state), stop.clone()),
@@ -179,7 +200,7 @@ impl Drop for Relay {
 /// Fresh random bytes.
 pub(crate) fn fresh<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).context("the system gives no randomness")?;
+    farhelm_world::try_fill(&mut bytes).context("the system gives no randomness")?;
     Ok(bytes)
 }
 

@@ -3,8 +3,7 @@
 //! Hubs and connections are spread over shards, so that no lock is hot. A hub is read from the
 //! store when it is first asked for, and forgotten when nobody uses it.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -28,9 +27,9 @@ pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) authorities: Authorities,
     pub(crate) tasks: Tasks,
-    hubs: Shards<PeerId, SharedHub>,
+    hubs: Shards<SharedHub>,
     /// Connections by peer, for letters.
-    peers: Shards<PeerId, Vec<Arc<Outbox>>>,
+    peers: Shards<Vec<Arc<Outbox>>>,
     /// Why connections are sent away that come while the relay ends.
     ending: OnceLock<Bye>,
     next_conn: AtomicU64,
@@ -175,31 +174,28 @@ impl State {
     }
 }
 
-/// A map in pieces, each with a lock of its own.
-struct Shards<K, V> {
-    shards: Vec<Mutex<HashMap<K, V>>>,
-    hasher: RandomState,
+/// A map by peer in pieces, each with a lock of its own. In order, so that a relay that is given
+/// the same twice does the same twice.
+struct Shards<V> {
+    shards: Vec<Mutex<BTreeMap<PeerId, V>>>,
 }
 
-impl<K, V> Default for Shards<K, V> {
+impl<V> Default for Shards<V> {
     fn default() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
         }
     }
 }
 
-impl<K: Hash + Eq, V> Shards<K, V> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "any bits of the hash will do"
-    )]
-    fn of(&self, key: &K) -> &Mutex<HashMap<K, V>> {
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+impl<V> Shards<V> {
+    /// A peer's id is a hash of its key: any bits of it spread well, and who looks for keys that
+    /// meet in one piece gains a hotter lock for all of them.
+    fn of(&self, peer: &PeerId) -> &Mutex<BTreeMap<PeerId, V>> {
+        &self.shards[usize::from(peer.as_bytes()[0]) % SHARDS]
     }
 
-    fn each(&self, mut visit: impl FnMut(&mut HashMap<K, V>)) {
+    fn each(&self, mut visit: impl FnMut(&mut BTreeMap<PeerId, V>)) {
         for shard in &self.shards {
             visit(&mut shard.hold());
         }

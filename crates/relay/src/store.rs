@@ -7,6 +7,8 @@
 //!
 //! It does not know who is connected or who may do what.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use farhelm_proto::{CommandId, PeerId, StreamId, Timestamp};
 use tokio::sync::oneshot;
@@ -180,6 +182,49 @@ pub(crate) trait Tables: Send {
 /// Called once a write is durable, or is not; short, and it never blocks.
 pub(crate) type Done = Box<dyn FnOnce(Result<Outcome, StoreError>) + Send>;
 
+/// A store in memory that outlives the relay that uses it, and takes as long as a disk does: for
+/// simulation.
+#[derive(Clone)]
+pub struct Kept {
+    memory: Arc<Mutex<Memory>>,
+    /// Writes take turns in the order in which they came.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Kept {
+    /// An empty store.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no randomness.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            memory: Arc::new(Memory::new(crate::fresh()?).into()),
+            turn: Arc::default(),
+        })
+    }
+
+    /// Everything that is kept, one thing after the other.
+    pub fn visit(&self, visit: &mut dyn FnMut(&[u8])) {
+        self.memory.hold().visit(visit);
+    }
+
+    fn write(&self, jobs: Vec<(Write, Done)>) {
+        let Self { memory, turn } = self.clone();
+        let writing = async move {
+            let _turn = turn.lock().await;
+            let written = farhelm_world::disk().await;
+            for (write, done) in jobs {
+                done(match &written {
+                    Ok(()) => threads::single(memory.hold().commit(std::slice::from_ref(&write))),
+                    Err(error) => Err(StoreError::Backend(error.to_string())),
+                });
+            }
+        };
+        drop(farhelm_world::spawn(writing));
+    }
+}
+
 /// A backend in use.
 pub(crate) struct Store {
     id: [u8; 16],
@@ -187,7 +232,8 @@ pub(crate) struct Store {
 }
 
 enum Backend {
-    Memory(std::sync::Mutex<Memory>),
+    Memory(Mutex<Memory>),
+    Kept(Kept),
     Threads(Threads),
 }
 
@@ -199,6 +245,14 @@ impl Store {
             id: memory.id(),
             backend: Backend::Memory(memory.into()),
         })
+    }
+
+    /// The store that `kept` holds.
+    pub(crate) fn kept(kept: &Kept) -> Self {
+        Self {
+            id: kept.memory.hold().id(),
+            backend: Backend::Kept(kept.clone()),
+        }
     }
 
     /// The store in the folder `data`, which is made when it is missing.
@@ -231,6 +285,7 @@ impl Store {
                     done(threads::single(outcome));
                 }
             }
+            Backend::Kept(kept) => kept.write(jobs),
             Backend::Threads(threads) => threads.write(jobs).await,
         }
     }
@@ -251,6 +306,7 @@ impl Store {
     {
         match &self.backend {
             Backend::Memory(memory) => read(&mut *memory.hold()),
+            Backend::Kept(kept) => read(&mut *kept.memory.hold()),
             Backend::Threads(threads) => {
                 let (send, receive) = oneshot::channel();
                 let job: Job = Box::new(move |tables| drop(send.send(read(tables))));
@@ -272,7 +328,7 @@ impl Store {
     /// Writes what is queued and ends the threads.
     pub(crate) async fn close(&self) {
         match &self.backend {
-            Backend::Memory(_) => {}
+            Backend::Memory(_) | Backend::Kept(_) => {}
             Backend::Threads(threads) => threads.close().await,
         }
     }

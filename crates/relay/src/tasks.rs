@@ -17,8 +17,8 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.tracker
-            .spawn(future.instrument(tracing::debug_span!("task", name)));
+        let future = farhelm_world::task(future.instrument(tracing::debug_span!("task", name)));
+        drop(farhelm_world::started(self.tracker.spawn(future)));
     }
 
     /// Waits until every task has ended; none may be started afterwards.

@@ -34,7 +34,11 @@ const MIGRATIONS: &[&str] = &["
 /// Opens the file for writing and brings it to the current version.
 pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
     restrict(path);
-    let mut db = Connection::open(path)?;
+    set_up(Connection::open(path)?)
+}
+
+/// Brings a database to the current version.
+pub(super) fn set_up(mut db: Connection) -> Result<Connection, JournalError> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.busy_timeout(std::time::Duration::from_secs(10))?;
@@ -85,8 +89,16 @@ pub(super) fn run(mut db: Connection, mut jobs: mpsc::Receiver<Job>) {
 }
 
 fn write_group(db: &mut Connection, group: &[Job]) -> Result<(), JournalError> {
+    write_all(db, group.iter().flat_map(|job| &job.ops))
+}
+
+/// Writes all of it, or nothing.
+pub(super) fn write_all<'a>(
+    db: &mut Connection,
+    ops: impl IntoIterator<Item = &'a Op>,
+) -> Result<(), JournalError> {
     let step = db.transaction()?;
-    for op in group.iter().flat_map(|job| &job.ops) {
+    for op in ops {
         fail::point("host.journal.before_write");
         write(&step, op)?;
     }

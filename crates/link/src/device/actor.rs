@@ -195,16 +195,17 @@ impl Actor {
             ready.map_or(Poll::Pending, Poll::Ready)
         });
         let input = tokio::select! {
+            biased;
+            () = sleep_until(wake), if wake.is_some() => Input::Time,
             sent = self.link.send(front.unwrap_or_default()), if !self.out.is_empty() => {
                 if sent.is_err() {
                     tracing::debug!("a frame was dropped with its connection");
                 }
                 Input::Sent
             }
+            drained = drained => drained,
             ask = self.asks.recv() => Input::Asked(ask),
             event = self.events.recv() => Input::Link(event),
-            drained = drained => drained,
-            () = sleep_until(wake), if wake.is_some() => Input::Time,
         };
         if matches!(input, Input::Sent) {
             self.out.pop_front();

@@ -37,7 +37,7 @@ impl Client {
         let (publish, status) = watch::channel(Status::default());
         let (asks, asked) = mpsc::channel(ASKS);
         let actor = Actor::new(store.clone(), host.clone(), extra_ca, asked, publish).await?;
-        let task = AbortOnDropHandle::new(tokio::spawn(actor.run()));
+        let task = AbortOnDropHandle::new(farhelm_world::spawn(actor.run()));
         Ok(Self {
             store,
             host,

@@ -62,6 +62,21 @@ impl Store {
         })
     }
 
+    /// A store that lasts as long as one of its clones: for simulation.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when it cannot be made.
+    pub fn in_memory() -> Result<Self, DeviceError> {
+        let path = PathBuf::from("memory");
+        let mut db = Connection::open_in_memory().map_err(|error| unusable(&path, &error))?;
+        set_up(&mut db).map_err(|error| unusable(&path, &error))?;
+        Ok(Self {
+            db: Arc::new(Mutex::new(db)),
+            path: Arc::new(path),
+        })
+    }
+
     /// The keys of this device, which are made when it has none.
     ///
     /// # Errors
@@ -230,7 +245,7 @@ impl Store {
         work: impl FnOnce(&Self) -> Result<T, DeviceError> + Send + 'static,
     ) -> Result<T, DeviceError> {
         let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        let done = farhelm_world::blocking(move || work(&store)).await;
         done.unwrap_or_else(|error| {
             Err(DeviceError::because(
                 Code::StateUnusable,

@@ -35,6 +35,7 @@ pub(super) async fn run(
         events,
     };
     tokio::select! {
+        biased;
         end = reading.run() => end,
         end = write(&mut sink, &mut queue, &mut own) => end,
     }
@@ -65,9 +66,10 @@ impl<'a> Reading<'a> {
         loop {
             let listening = room.is_some();
             let input = tokio::select! {
+                biased;
                 permit = self.events.reserve(), if !listening => Input::Room(permit.ok()),
-                message = self.stream.next(), if listening => Input::Message(message),
                 _ = ticks.tick() => Input::Tick,
+                message = self.stream.next(), if listening => Input::Message(message),
             };
             let handled = match input {
                 Input::Room(None) => Err(End::lost(Code::NotNow, "nobody listens")),

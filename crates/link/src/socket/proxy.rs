@@ -11,6 +11,10 @@ pub(crate) async fn connect(
     target: &Target,
     trust: &mut Trust,
 ) -> Result<Box<dyn Pipe>, Unreachable> {
+    if let Some(connecting) = farhelm_world::connect(&target.host, target.port) {
+        let failed = |error| Unreachable(format!("no connection to {}: {error}", target.authority));
+        return Ok(Box::new(connecting.await.map_err(failed)?));
+    }
     let proxy = if is_loopback(&target.host) {
         None
     } else {

@@ -57,6 +57,23 @@ impl Memory {
         }
     }
 
+    /// Shows everything that is kept.
+    pub(crate) fn visit(&self, visit: &mut dyn FnMut(&[u8])) {
+        for frame in self.streams.values().flatten() {
+            visit(&frame.bytes);
+        }
+        for letter in self
+            .mailboxes
+            .values()
+            .flat_map(|each| each.waiting.values())
+        {
+            visit(&letter.bytes);
+        }
+        for blob in self.blobs.values().flat_map(|each| each.by_name.values()) {
+            visit(blob);
+        }
+    }
+
     fn stream(&self, host: PeerId, stream: StreamId) -> &[Sealed] {
         self.streams.get(&(host, stream)).map_or(&[], Vec::as_slice)
     }

@@ -245,7 +245,8 @@ fn create(db: &mut Connection) -> Result<(), StoreError> {
         SCHEMA => {}
         0 => {
             let mut id = [0; 16];
-            getrandom::fill(&mut id).map_err(|error| StoreError::Backend(error.to_string()))?;
+            farhelm_world::try_fill(&mut id)
+                .map_err(|error| StoreError::Backend(error.to_string()))?;
             transaction.execute_batch(include_str!("schema.sql"))?;
             fail::point("relay.store.in_creation");
             transaction.execute("INSERT INTO store (id) VALUES (?)", [id])?;
