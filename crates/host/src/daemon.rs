@@ -260,6 +260,7 @@ impl Daemon {
             identity: Arc::clone(&identity),
             role: Role::Host,
             generation,
+            dead_millis: None,
             agent: format!("farhelm/{version}"),
             extra_ca: config.extra_ca.clone(),
         };

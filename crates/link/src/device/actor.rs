@@ -22,7 +22,7 @@ use crate::device::home::Home;
 use crate::device::log::{Drained, Item, Log};
 use crate::device::wishes::Wishes;
 use crate::device::{DeviceError, FleetView, KnownHost, Sent, Status, Store};
-use crate::driver::{Link, LinkEvent, LinkOptions};
+use crate::driver::{Link, LinkEvent, LinkOptions, WATCHED_MILLIS};
 
 mod letters;
 mod streams;
@@ -121,6 +121,7 @@ impl Actor {
             identity: Arc::clone(&identity),
             role: Role::Device,
             generation: 0,
+            dead_millis: Some(WATCHED_MILLIS),
             agent: concat!("farhelm/", env!("CARGO_PKG_VERSION")).to_owned(),
             extra_ca,
         });

@@ -15,9 +15,9 @@ use crate::lock::Lock as _;
 use crate::outbox::About;
 use crate::peer::{Peer, bye};
 use crate::store::{Done, Outcome, Write};
-use crate::wire::Pipe;
+use crate::wire::Socket;
 
-impl<S: Pipe> Peer<S> {
+impl<W: Socket> Peer<W> {
     /// Puts a letter into its addressee's mailbox.
     pub(super) async fn post(&self, bytes: Bytes) -> Result<(), Bye> {
         let Ok(Some((header, length))) = frame::letter_header(&bytes) else {
