@@ -104,6 +104,11 @@ codes! {
     77 TunnelFailed = "tunnel_failed", true, "the tunnel program did not give an address";
     78 NotPaired = "not_paired", false, "this machine is not paired; use `farhelm join LINK`";
     79 Ambiguous = "ambiguous", false, "more than one thing matches; give more of its id";
+    80 Withheld = "withheld", true, "the relay has newer events of the host and does not pass them on";
+    81 HostSilent = "host_silent", true, "the host is connected to the relay and does not answer; look at it with `farhelm doctor` there";
+    82 ClockSkew = "clock_skew", false, "this machine's clock is wrong; set it";
+    83 NoService = "no_service", false, "there is no service manager here that Farhelm knows; start it with `farhelm up`";
+    84 Copied = "copied", false, "another daemon runs with the keys of this host, or this state folder is an older copy; end one of them";
 }
 
 impl core::fmt::Display for Code {

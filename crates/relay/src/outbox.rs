@@ -120,6 +120,15 @@ impl Outbox {
         self.waker.wake();
     }
 
+    /// Queues what somebody else sent and nobody keeps, if there is room; says whether.
+    pub(crate) fn pass(&self, bytes: &Bytes) -> bool {
+        let taken = self.inner.hold().push(CONTROL, bytes);
+        if taken {
+            self.waker.wake();
+        }
+        taken
+    }
+
     /// Queues a problem.
     pub(crate) fn complain(&self, code: Code, about: About) {
         self.say(&Frame::Problem(about.problem(code)));

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use bytes::Bytes;
 use farhelm_proto::frame::Bye;
 use farhelm_proto::{Code, PeerId, Timestamp};
 
@@ -102,6 +103,14 @@ impl State {
         for outbox in self.peers.of(&peer).hold().get(&peer).into_iter().flatten() {
             outbox.mail();
         }
+    }
+
+    /// Passes something on to every connection of a peer that has room for it, and says whether
+    /// there was one.
+    pub(crate) fn pass(&self, peer: PeerId, bytes: &Bytes) -> bool {
+        let peers = self.peers.of(&peer).hold();
+        let outboxes = peers.get(&peer).into_iter().flatten();
+        outboxes.fold(false, |reached, outbox| outbox.pass(bytes) || reached)
     }
 
     /// The hub of a host that this relay knows.

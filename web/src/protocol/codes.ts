@@ -62,4 +62,9 @@ export const CODES = [
 	{ number: 77, word: 'tunnel_failed', sentence: "the tunnel program did not give an address", retry: true },
 	{ number: 78, word: 'not_paired', sentence: "this machine is not paired; use `farhelm join LINK`", retry: false },
 	{ number: 79, word: 'ambiguous', sentence: "more than one thing matches; give more of its id", retry: false },
+	{ number: 80, word: 'withheld', sentence: "the relay has newer events of the host and does not pass them on", retry: true },
+	{ number: 81, word: 'host_silent', sentence: "the host is connected to the relay and does not answer; look at it with `farhelm doctor` there", retry: true },
+	{ number: 82, word: 'clock_skew', sentence: "this machine's clock is wrong; set it", retry: false },
+	{ number: 83, word: 'no_service', sentence: "there is no service manager here that Farhelm knows; start it with `farhelm up`", retry: false },
+	{ number: 84, word: 'copied', sentence: "another daemon runs with the keys of this host, or this state folder is an older copy; end one of them", retry: false },
 ] as const;
