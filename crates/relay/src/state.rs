@@ -110,7 +110,7 @@ impl State {
     pub(crate) fn pass(&self, peer: PeerId, bytes: &Bytes) -> bool {
         let peers = self.peers.of(&peer).hold();
         let outboxes = peers.get(&peer).into_iter().flatten();
-        outboxes.fold(false, |reached, outbox| outbox.pass(bytes) || reached)
+        outboxes.filter(|outbox| outbox.pass(bytes)).count() > 0
     }
 
     /// The hub of a host that this relay knows.
