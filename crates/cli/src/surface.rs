@@ -89,6 +89,7 @@ impl Surface {
             | LocalAnswer::Outcome { .. }
             | LocalAnswer::Fleet { .. }
             | LocalAnswer::Tunnelled { .. }
+            | LocalAnswer::Answered { .. }
             | LocalAnswer::Done {}
             | LocalAnswer::Failed { .. } => {}
         }

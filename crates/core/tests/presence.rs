@@ -1,8 +1,6 @@
 //! What a device knows of a host, as it comes to know it; and the fixture that the web app's twin
 //! replays.
 
-#![expect(clippy::unwrap_used, reason = "a story that cannot be told has failed")]
-
 use farhelm_core::event::Activity;
 use farhelm_core::presence::{
     FRESH_MILLIS, HELD_BACK_MILLIS, Presence, Reach, SILENT_MILLIS, Sighting,

@@ -15,7 +15,7 @@ use farhelm_proto::letter::{Kind, Letter};
 use farhelm_proto::{SessionId, StreamId};
 use support::acted::{Acted, Connection};
 use support::host::Host;
-use support::{frame, relay, soon, url};
+use support::{relay, soon, url};
 
 mod support;
 
@@ -232,13 +232,8 @@ impl Stage {
 
     /// What the next Probe letter to the host holds.
     async fn body(&mut self) -> ProbeBody {
-        let letter = frame(&mut self.host.events, |frame| match frame {
-            Frame::Letter(letter) if letter.parse_header().unwrap().kind == Kind::Probe => {
-                Some(letter)
-            }
-            _ => None,
-        })
-        .await;
+        let (header, letter) = self.host.letter().await;
+        assert_eq!(header.kind, Kind::Probe);
         serde_json::from_slice(&open_letter(&self.host.identity, &letter).unwrap()).unwrap()
     }
 
