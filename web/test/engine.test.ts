@@ -252,7 +252,7 @@ test('a wish goes from kept to posted to received to applied, and nothing is pre
     await new Promise<void>((resolve) => {
       answer = resolve;
     });
-    return { kind: 'applied', stream: asStream(SESSION), seq: 9, made: null };
+    return { kind: 'applied', stream: asStream(SESSION), seq: 9, made: null, delivery: 'done' };
   };
   bench.relay.down = false;
   bench.engine.handle('page', { type: 'nudge' });

@@ -90,6 +90,11 @@ pub(crate) enum Command {
         #[arg(long)]
         end: bool,
     },
+    /// Go on after a pause: start the agent again when it has ended, and work on what waits
+    Resume {
+        /// Id, the end of an id, or title
+        session: String,
+    },
     /// Say how the daemon, the relay and the fleet are
     Status,
     /// End the daemon and its agents

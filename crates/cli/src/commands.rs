@@ -78,6 +78,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Approve(approve) => approvals::approve(context, approve).await,
         Command::Deny { id, reason } => approvals::deny(context, &id, reason).await,
         Command::Stop { session, end } => sessions::stop(context, &session, end).await,
+        Command::Resume { session } => sessions::resume(context, &session).await,
         Command::Status => devices::status(context).await,
         Command::Down => devices::down(context).await,
         #[cfg(debug_assertions)]

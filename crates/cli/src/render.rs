@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use farhelm_core::ask::{Ask, ChoiceKind, Subject, Verdict};
 use farhelm_core::content::{Content, ToolPatch, ToolStatus};
-use farhelm_core::event::{Author, Event, Live, MessageRole, Record, StopReason};
+use farhelm_core::event::{Author, Event, Live, MessageRole, PauseCause, Record, StopReason};
 use farhelm_core::session::parse_ask;
 
 use crate::resolve::short;
@@ -120,14 +120,35 @@ impl Renderer {
                 } else {
                     indent(&visible(stderr), LINES)
                 };
-                format!("── the agent {how}; the next prompt starts it again\n{detail}")
+                format!(
+                    "── the agent {how}; `farhelm resume` or the next prompt starts it again\n{detail}"
+                )
             }
             Event::AgentRestarting { by } => format!("── {} starts the agent again\n", author(by)),
             Event::ModeChanged { mode, .. } => format!("── mode: {}\n", visible(mode)),
             Event::PromptQueued { text, by, .. } => format!("{}> {}\n", author(by), visible(text)),
+            Event::PromptEdited { text, by, .. } => {
+                let by = author(by);
+                format!(
+                    "── {by} changed a waiting prompt\n{by}> {}\n",
+                    visible(text)
+                )
+            }
+            Event::PromptMoved { by, .. } => {
+                format!("── {} moved a waiting prompt\n", author(by))
+            }
             Event::PromptWithdrawn { by, .. } => {
                 format!("── {} took a waiting prompt back\n", author(by))
             }
+            Event::QueuePaused { why } => {
+                let why = match why {
+                    PauseCause::AgentEnded => "the agent has ended",
+                    PauseCause::HostRestarted => "the host was started again",
+                    PauseCause::Stopped => "the turn was stopped",
+                };
+                format!("── paused: {why}; what waits goes on with `farhelm resume`\n")
+            }
+            Event::QueueResumed { by } => format!("── {} lets what waits go on\n", author(by)),
             Event::TurnCancelRequested { by, .. } => format!("── {} stops the turn\n", author(by)),
             Event::TurnEnded { reason, detail, .. } => turn_end(*reason, detail.as_deref()),
             Event::MessageAdded {

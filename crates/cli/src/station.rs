@@ -137,7 +137,7 @@ impl Station {
         let mut state = Session::default();
         while let Some(piece) = log.next().await? {
             match piece {
-                Piece::Record(record) => state.apply(&record.event),
+                Piece::Record(record) => state.apply(record.cause, &record.event),
                 Piece::Live(_) => {}
                 Piece::CaughtUp => break,
             }

@@ -23,6 +23,7 @@ const LINES: usize = 64;
 const HELP: &str = "\
 type a prompt; when a question waits: y, n, a number, or the words of an answer
 /stop  stop the running turn     /end   end the session and its agent
+/resume  start the agent again, and go on with what waits
 /quit  leave; the session goes on (so does closing this terminal)";
 
 struct Surface {
@@ -89,7 +90,6 @@ impl Surface {
             | LocalAnswer::Outcome { .. }
             | LocalAnswer::Fleet { .. }
             | LocalAnswer::Tunnelled { .. }
-            | LocalAnswer::Answered { .. }
             | LocalAnswer::Done {}
             | LocalAnswer::Failed { .. } => {}
         }
@@ -139,6 +139,7 @@ impl Surface {
             "/quit" | "/q" => return Ok(false),
             "/help" => output::note(HELP),
             "/stop" => self.wish(Command::CancelTurn { session }).await?,
+            "/resume" => self.wish(Command::ResumeAgent { session }).await?,
             "/end" => self.wish(Command::EndSession { session }).await?,
             line => {
                 if let Some(command) = self.answer(line) {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::Verdict;
 use crate::grant::Capability;
+pub use crate::session::delivery::Delivery;
 
 /// A device's wish. The letter that carries it has its id and its expiry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,26 @@ pub enum Command {
         session: SessionId,
         /// The text.
         text: String,
+    },
+    /// Let a waiting prompt say something else.
+    EditPrompt {
+        /// Which session.
+        session: SessionId,
+        /// Which prompt.
+        prompt: PromptId,
+        /// The revision that was shown; another one in force means that somebody was first.
+        revision: u32,
+        /// The text.
+        text: String,
+    },
+    /// Give a waiting prompt another place.
+    MovePrompt {
+        /// Which session.
+        session: SessionId,
+        /// Which prompt.
+        prompt: PromptId,
+        /// The prompt that is to come after it; the end of the queue when there is none.
+        before: Option<PromptId>,
     },
     /// Take a waiting prompt back.
     WithdrawPrompt {
@@ -73,7 +94,7 @@ pub enum Command {
         /// The title.
         title: String,
     },
-    /// Start the agent's program again.
+    /// Go on: start the agent's program again when it has ended, and work on what waits.
     ResumeAgent {
         /// Which session.
         session: SessionId,
@@ -97,6 +118,12 @@ pub enum Command {
         /// Which.
         peer: PeerId,
     },
+    /// Take back a command of mine: unless it had its effect, it will never have one. Its own
+    /// receipt comes in any case.
+    Recall {
+        /// Which.
+        command: CommandId,
+    },
     /// Send me the content keys of a stream.
     SendKeys {
         /// Which.
@@ -109,9 +136,11 @@ impl Command {
     #[must_use]
     pub const fn needs(&self) -> Capability {
         match self {
-            Self::SendKeys { .. } => Capability::View,
+            Self::SendKeys { .. } | Self::Recall { .. } => Capability::View,
             Self::StartSession { .. }
             | Self::Prompt { .. }
+            | Self::EditPrompt { .. }
+            | Self::MovePrompt { .. }
             | Self::WithdrawPrompt { .. }
             | Self::CancelTurn { .. }
             | Self::SetMode { .. }
@@ -131,6 +160,8 @@ impl Command {
     pub const fn session(&self) -> Option<SessionId> {
         match self {
             Self::Prompt { session, .. }
+            | Self::EditPrompt { session, .. }
+            | Self::MovePrompt { session, .. }
             | Self::WithdrawPrompt { session, .. }
             | Self::DecideApproval { session, .. }
             | Self::CancelTurn { session }
@@ -143,6 +174,7 @@ impl Command {
             | Self::OpenPairing {}
             | Self::SettlePairing { .. }
             | Self::RevokeDevice { .. }
+            | Self::Recall { .. }
             | Self::SendKeys { .. } => None,
         }
     }
@@ -154,6 +186,11 @@ impl Command {
 pub struct CommandBody {
     /// The wish.
     pub command: Command,
+    /// The command that this one repeats, because nobody knows whether it had its effect. The host
+    /// takes it only while that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub retries: Option<CommandId>,
 }
 
 /// "No": typed, expected, sent back to whoever asked.
@@ -204,7 +241,7 @@ pub struct Receipt {
 pub enum Outcome {
     /// It is written down at the host and will be decided.
     Received,
-    /// It has had its effect.
+    /// It is durable at the host, as an event; `delivery` says how far it has come from there.
     Applied {
         /// The stream that holds the effect.
         stream: StreamId,
@@ -213,10 +250,41 @@ pub enum Outcome {
         seq: u64,
         /// What the command made: a session's id, a pairing link.
         made: Option<String>,
+        /// How far it has come with the agent.
+        #[serde(default)]
+        delivery: Delivery,
     },
     /// It will have none.
     Refused {
         /// Why.
         rejection: Rejection,
     },
+}
+
+impl Outcome {
+    /// Whether nothing more will be said of the command.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Received => false,
+            Self::Applied { delivery, .. } => delivery.is_final(),
+            Self::Refused { .. } => true,
+        }
+    }
+
+    /// The same outcome, so much further.
+    #[must_use]
+    pub fn advanced(self, to: Delivery) -> Self {
+        match self {
+            Self::Applied {
+                stream, seq, made, ..
+            } => Self::Applied {
+                stream,
+                seq,
+                made,
+                delivery: to,
+            },
+            Self::Received | Self::Refused { .. } => self,
+        }
+    }
 }

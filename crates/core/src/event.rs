@@ -129,11 +129,41 @@ pub enum Event {
         /// Who.
         by: Author,
     },
+    /// A waiting prompt says something else from here on.
+    PromptEdited {
+        /// Which.
+        prompt: PromptId,
+        /// Counts its edits, from 1.
+        revision: u32,
+        /// What it says.
+        text: String,
+        /// Who changed it.
+        by: Author,
+    },
+    /// A waiting prompt has another place in the queue.
+    PromptMoved {
+        /// Which.
+        prompt: PromptId,
+        /// The prompt that comes next after it; the end of the queue when there is none.
+        before: Option<PromptId>,
+        /// Who moved it.
+        by: Author,
+    },
     /// A waiting prompt was taken back.
     PromptWithdrawn {
         /// Which.
         prompt: PromptId,
         /// Who took it back.
+        by: Author,
+    },
+    /// The prompts that wait are not worked on until a person says so.
+    QueuePaused {
+        /// Why.
+        why: PauseCause,
+    },
+    /// The prompts that wait are worked on again.
+    QueueResumed {
+        /// Who said so.
         by: Author,
     },
     /// The agent works on a prompt.
@@ -266,6 +296,19 @@ pub enum Author {
         /// Its name.
         name: String,
     },
+}
+
+/// Why the prompts that wait are not worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS))]
+#[serde(rename_all = "snake_case")]
+pub enum PauseCause {
+    /// The agent's program ended.
+    AgentEnded,
+    /// The host was started again.
+    HostRestarted,
+    /// Somebody stopped the turn before them.
+    Stopped,
 }
 
 /// Whose words a message holds.

@@ -8,11 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{HostEvent, Summary};
 use crate::roster::Entry;
+use crate::session::StateVersion;
 
 /// What there is on a host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Fleet {
+    /// What the state is written as.
+    #[serde(default = "StateVersion::first")]
+    #[cfg_attr(feature = "ts", ts(type = "number"))]
+    pub state_version: StateVersion,
     /// The host's name.
     pub name: String,
     /// The daemon's version.
@@ -64,7 +69,10 @@ impl Fleet {
             HostEvent::PairingSettled { offer, accepted: _ } => {
                 self.waiting.remove(offer);
             }
-            HostEvent::Snapshot { state } => self.clone_from(state),
+            HostEvent::Snapshot { state } => {
+                self.clone_from(state);
+                self.state_version = self.state_version.max(StateVersion::CURRENT);
+            }
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use farhelm_proto::{ApprovalId, Code, PromptId, Timestamp, TurnId};
+use farhelm_proto::{ApprovalId, Code, CommandId, PromptId, Timestamp, TurnId};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{Order, Said};
@@ -15,20 +15,55 @@ use crate::ask::{Ask, Verdict};
 use crate::command::{Command, Rejection};
 use crate::content::ToolPatch;
 use crate::event::{
-    Activity, AgentCommand, Author, ConfigOption, Event, Mode, PlanEntry, StopReason,
+    Activity, AgentCommand, Author, ConfigOption, Event, Mode, PauseCause, PlanEntry, StopReason,
 };
 
 mod approvals;
 mod decide;
+pub(crate) mod delivery;
 mod effects;
+mod queue;
+
+pub use delivery::{Aim, Delivery, Wish};
 
 /// Prompts that may wait in one session.
 pub const MAX_QUEUE: usize = 64;
+
+/// What a state is written as. A reader that does not know a version says so and does not guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StateVersion(pub u32);
+
+impl StateVersion {
+    /// The version that this program writes and the newest that it reads.
+    pub const CURRENT: Self = Self(2);
+
+    /// What states had before they said it.
+    pub(crate) const fn first() -> Self {
+        Self(1)
+    }
+
+    /// Whether a later program wrote the state.
+    #[must_use]
+    pub fn is_unknown(self) -> bool {
+        self > Self::CURRENT
+    }
+}
+
+impl Default for StateVersion {
+    fn default() -> Self {
+        Self::CURRENT
+    }
+}
 
 /// The open state of a session: all that a late reader must know to go on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS))]
 pub struct Session {
+    /// What the state is written as.
+    #[serde(default = "StateVersion::first")]
+    #[cfg_attr(feature = "ts", ts(type = "number"))]
+    pub version: StateVersion,
     /// What people call it.
     pub title: String,
     /// Whether somebody gave it that title; until then it is the folder's name.
@@ -52,8 +87,11 @@ pub struct Session {
     pub commands: Vec<AgentCommand>,
     /// Prompts that wait.
     pub queue: Vec<Queued>,
-    /// Whether the queue waits for a person, because the agent's program ended.
+    /// Whether the queue waits for a person to say that it goes on.
     pub paused: bool,
+    /// Why it does.
+    #[serde(default)]
+    pub pause: Option<PauseCause>,
     /// The turn that runs.
     pub turn: Option<Turn>,
     /// Questions that are not settled.
@@ -62,6 +100,9 @@ pub struct Session {
     pub plan: Vec<PlanEntry>,
     /// Tool calls that have not ended, without what they show.
     pub tools: BTreeMap<String, ToolPatch>,
+    /// Wishes for the agent that it is not known to have taken.
+    #[serde(default)]
+    pub wishes: BTreeMap<CommandId, Wish>,
     /// Whether it is over.
     pub ended: bool,
 }
@@ -106,6 +147,9 @@ pub struct Queued {
     pub text: String,
     /// Who wrote it.
     pub by: Author,
+    /// How often it was edited.
+    #[serde(default)]
+    pub revision: u32,
 }
 
 /// The turn that runs.
@@ -155,6 +199,8 @@ pub enum Input {
     },
     /// The agent has been given an answer.
     Answered(ApprovalId),
+    /// The host was started again and the agent's program was still there.
+    HostRestarted,
 }
 
 /// Something a shell must do because of an event. Doing it twice does no harm.
@@ -203,19 +249,22 @@ impl Session {
                 vec![Event::ApprovalApplied { approval }]
             }
             Input::Answered(_) => Vec::new(),
+            Input::HostRestarted => self.pause(PauseCause::HostRestarted).into_iter().collect(),
         };
         if events.iter().any(may_free_the_agent) {
             let mut after = self.clone();
             for event in &events {
-                after.apply(event);
+                after.apply(None, event);
             }
             events.extend(after.next_turn(now, random));
         }
         Ok(events)
     }
 
-    /// Takes note that `event` happened; the only function that mutates.
-    pub fn apply(&mut self, event: &Event) {
+    /// Takes note that `event` happened because of the command `cause`; the only function that
+    /// mutates.
+    pub fn apply(&mut self, cause: Option<CommandId>, event: &Event) {
+        self.note_deliveries(cause, event);
         match event {
             Event::SessionOpened {
                 title,
@@ -241,7 +290,7 @@ impl Session {
                 self.program = Program::Gone {
                     agent_session: self.agent_session().map(ToOwned::to_owned),
                 };
-                self.paused = !self.queue.is_empty();
+                self.hold(PauseCause::AgentEnded);
                 self.tools.clear();
                 // Whom an answer was on its way to is not there any more.
                 self.approvals.clear();
@@ -255,20 +304,14 @@ impl Session {
             Event::ModeChanged { mode, by: _ } => self.mode = Some(mode.clone()),
             Event::ConfigOffered { options } => self.config.clone_from(options),
             Event::CommandsOffered { commands } => self.commands.clone_from(commands),
-            Event::PromptQueued { prompt, text, by } => {
-                self.paused = false;
-                self.queue.push(Queued {
-                    prompt: *prompt,
-                    text: text.clone(),
-                    by: by.clone(),
-                });
-                self.restart();
-            }
-            Event::PromptWithdrawn { prompt, by: _ } => {
-                self.queue.retain(|queued| queued.prompt != *prompt);
-            }
+            Event::PromptQueued { .. }
+            | Event::PromptEdited { .. }
+            | Event::PromptMoved { .. }
+            | Event::PromptWithdrawn { .. }
+            | Event::QueuePaused { .. }
+            | Event::QueueResumed { .. } => self.apply_to_queue(event),
             Event::AgentRestarting { .. } => {
-                self.paused = false;
+                self.release();
                 self.restart();
             }
             Event::TurnStarted { turn, prompt } => {
@@ -317,8 +360,12 @@ impl Session {
             Event::SessionEnded { .. } => {
                 self.ended = true;
                 self.queue.clear();
+                self.release();
             }
-            Event::Snapshot { state } => self.clone_from(state),
+            Event::Snapshot { state } => {
+                self.clone_from(state);
+                self.version = self.version.max(StateVersion::CURRENT);
+            }
             Event::ModeRequested { .. }
             | Event::ConfigRequested { .. }
             | Event::MessageAdded { .. }
@@ -399,6 +446,7 @@ const fn may_free_the_agent(event: &Event) -> bool {
     matches!(
         event,
         Event::PromptQueued { .. }
+            | Event::QueueResumed { .. }
             | Event::TurnEnded { .. }
             | Event::AgentStarted { .. }
             | Event::AgentRestarting { .. }

@@ -94,7 +94,7 @@ proptest! {
         let read: Vec<Event> = serde_json::from_str(&json).unwrap();
         prop_assert_eq!(&read, &log);
         let mut replayed = Session::default();
-        read.iter().for_each(|event| replayed.apply(event));
+        read.iter().for_each(|event| replayed.apply(None, event));
         prop_assert_eq!(replayed, session);
     }
 
@@ -133,7 +133,7 @@ fn take(session: &mut Session, log: &mut Vec<Event>, model: &mut Model, events: 
             }
             _ => {}
         }
-        session.apply(&event);
+        session.apply(None, &event);
         log.push(event);
     }
 }

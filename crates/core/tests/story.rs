@@ -10,15 +10,16 @@ use farhelm_core::event::{
     Activity, AgentCommand, Author, ConfigChoice, ConfigOption, Event, Mode, PlanEntry, StopReason,
 };
 use farhelm_core::session::{Effect, Input, Session};
-use farhelm_proto::{ApprovalId, Code, SessionId, Timestamp};
+use farhelm_proto::{ApprovalId, Code, CommandId, SessionId, Timestamp};
 
 /// A session under test, with everything that came of what it was told.
 struct Story {
     session: Session,
-    events: Vec<Event>,
+    events: Vec<(Option<CommandId>, Event)>,
     log: Vec<String>,
     effects: Vec<Effect>,
     drawn: u8,
+    wishes: u8,
 }
 
 impl Story {
@@ -29,13 +30,17 @@ impl Story {
             log: Vec::new(),
             effects: Vec::new(),
             drawn: 0,
+            wishes: 0,
         };
-        story.take(&Event::SessionOpened {
-            title: "demo".into(),
-            dir: "/demo".into(),
-            branch: None,
-            agent: "scripted".into(),
-        });
+        story.take(
+            None,
+            &Event::SessionOpened {
+                title: "demo".into(),
+                dir: "/demo".into(),
+                branch: None,
+                agent: "scripted".into(),
+            },
+        );
         story.tell(Input::Said(Said::Started {
             agent_session: Some("a1".into()),
             name: "scripted".into(),
@@ -46,33 +51,33 @@ impl Story {
         story
     }
 
-    fn try_tell(&mut self, input: Input) -> Result<(), Rejection> {
+    fn try_tell(&mut self, cause: Option<CommandId>, input: Input) -> Result<(), Rejection> {
         let drawn = &mut self.drawn;
         let events = self.session.decide(Timestamp(1_000), input, &mut || {
             *drawn += 1;
             [*drawn; 10]
         })?;
         for event in events {
-            self.take(&event);
+            self.take(cause, &event);
         }
         Ok(())
     }
 
     fn tell(&mut self, input: Input) {
-        self.try_tell(input).unwrap();
+        self.try_tell(None, input).unwrap();
     }
 
     fn wish(&mut self, command: Command) -> Result<(), Rejection> {
-        self.try_tell(Input::Wish {
-            command,
-            by: Author::Local,
-        })
+        self.wishes += 1;
+        let cause = CommandId::from_bytes([self.wishes; 16]);
+        let by = Author::Local;
+        self.try_tell(Some(cause), Input::Wish { command, by })
     }
 
-    fn take(&mut self, event: &Event) {
+    fn take(&mut self, cause: Option<CommandId>, event: &Event) {
         self.effects.extend(self.session.effects(event));
-        self.session.apply(event);
-        self.events.push(event.clone());
+        self.session.apply(cause, event);
+        self.events.push((cause, event.clone()));
         let value = serde_json::to_value(event).unwrap();
         self.log.push(value["type"].as_str().unwrap().to_owned());
     }
@@ -351,7 +356,7 @@ fn replaying_the_log_gives_the_same_state() {
     })
     .unwrap();
     let mut replayed = Session::default();
-    replayed.apply(&serde_json::from_str(&text).unwrap());
+    replayed.apply(None, &serde_json::from_str(&text).unwrap());
     assert_eq!(replayed, story.session);
 }
 
@@ -364,10 +369,10 @@ fn the_fixture_for_the_twin_is_what_the_story_says() {
     let events = std::mem::take(&mut story.events);
     let mut state = Session::default();
     let mut steps = Vec::new();
-    for event in events {
-        state.apply(&event);
+    for (cause, event) in events {
+        state.apply(cause, &event);
         steps.push(
-            serde_json::json!({ "event": event, "state": state, "activity": state.activity() }),
+            serde_json::json!({ "cause": cause, "event": event, "state": state, "activity": state.activity() }),
         );
     }
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/story.json");
@@ -411,6 +416,28 @@ fn long_story() -> Story {
     story.tell(Input::Said(Said::Commands(vec![command])));
     story.prompt("one");
     story.prompt("two");
+    story.prompt("three");
+    let (two, three) = (story.session.queue[0].prompt, story.session.queue[1].prompt);
+    let (edit, text) = (0, "two and a half".to_owned());
+    story
+        .wish(Command::EditPrompt {
+            session: session(),
+            prompt: two,
+            revision: edit,
+            text,
+        })
+        .unwrap();
+    story
+        .wish(Command::MovePrompt {
+            session: session(),
+            prompt: three,
+            before: Some(two),
+        })
+        .unwrap();
+    story.tell(Input::HostRestarted);
+    story
+        .wish(Command::ResumeAgent { session: session() })
+        .unwrap();
     let entry = PlanEntry {
         content: "think".into(),
         status: "pending".into(),
@@ -467,7 +494,7 @@ fn long_story() -> Story {
         })
         .unwrap();
     let state = Box::new(story.session.clone());
-    story.take(&Event::Snapshot { state });
+    story.take(None, &Event::Snapshot { state });
     story
         .wish(Command::EndSession { session: session() })
         .unwrap();

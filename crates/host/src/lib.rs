@@ -26,4 +26,3 @@ mod stream;
 mod tasks;
 pub mod tunnel;
 mod uplink;
-mod vitals;

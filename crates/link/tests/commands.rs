@@ -4,7 +4,7 @@
 
 mod support;
 
-use farhelm_core::command::{Command, Outcome, Rejection};
+use farhelm_core::command::{Command, Delivery, Outcome, Rejection};
 use farhelm_link::clock::now;
 use farhelm_link::device::{Client, KnownHost, Sent, Stage, Store};
 use farhelm_proto::frame::{Frame, Posted, Problem};
@@ -33,6 +33,7 @@ async fn a_command_advances_to_its_end() {
         stream: session().into(),
         seq: 7,
         made: None,
+        delivery: Delivery::Done,
     };
     scene
         .host
@@ -88,6 +89,7 @@ async fn f19_a_command_outlives_this_process_and_keeps_its_id() {
         stream: session().into(),
         seq: 7,
         made: None,
+        delivery: Delivery::Done,
     };
     scene
         .host
@@ -190,6 +192,7 @@ async fn s09_a_receipt_that_is_not_from_the_host_changes_nothing() {
         stream: session().into(),
         seq: 7,
         made: None,
+        delivery: Delivery::Done,
     };
     let body = farhelm_core::command::Receipt {
         command: sent.id,

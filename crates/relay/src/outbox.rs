@@ -30,8 +30,6 @@ pub(crate) struct Outbox {
     waker: AtomicWaker,
     /// The relay's tick at which something came from the peer.
     seen: AtomicU32,
-    /// Ticks that the peer may be silent for.
-    patience: u32,
 }
 
 #[derive(Default)]
@@ -56,14 +54,13 @@ pub(crate) struct Errands {
 }
 
 impl Outbox {
-    pub(crate) fn new(id: ConnId, peer: PeerId, patience: u32) -> Self {
+    pub(crate) fn new(id: ConnId, peer: PeerId) -> Self {
         Self {
             id,
             peer,
             inner: Mutex::default(),
             waker: AtomicWaker::new(),
             seen: AtomicU32::new(0),
-            patience,
         }
     }
 
@@ -118,15 +115,6 @@ impl Outbox {
         inner.queue.push_back((CONTROL, bytes));
         drop(inner);
         self.waker.wake();
-    }
-
-    /// Queues what somebody else sent and nobody keeps, if there is room; says whether.
-    pub(crate) fn pass(&self, bytes: &Bytes) -> bool {
-        let taken = self.inner.hold().push(CONTROL, bytes);
-        if taken {
-            self.waker.wake();
-        }
-        taken
     }
 
     /// Queues a problem.
@@ -241,9 +229,9 @@ impl Outbox {
         self.seen.store(tick, Ordering::Relaxed);
     }
 
-    /// Whether there was no sign of life for too long.
-    pub(crate) fn is_dead(&self, tick: u32) -> bool {
-        tick.saturating_sub(self.seen.load(Ordering::Relaxed)) > self.patience
+    /// Ticks since the last sign of life.
+    pub(crate) fn silent_for(&self, tick: u32) -> u32 {
+        tick.saturating_sub(self.seen.load(Ordering::Relaxed))
     }
 }
 
@@ -309,7 +297,7 @@ mod tests {
 
     #[test]
     fn f19_a_full_outbox_refuses_envelopes_and_keeps_answers() {
-        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]), 1);
+        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]));
         let frame = |seq| Sealed {
             first: seq,
             last: seq,
@@ -329,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_newer_receipt_or_presence_replaces_the_one_that_waits() {
-        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]), 1);
+        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]));
         let host = PeerId::from_bytes([2; 16]);
         let presence = |online| Presence {
             host,

@@ -1,4 +1,4 @@
-//! One authenticated connection, whatever carries it: a task that owns its socket, sends what is in its outbox, and
+//! One authenticated connection: a task that owns its socket, sends what is in its outbox, and
 //! acts on what the peer sends.
 //!
 //! Reading and sending go on side by side, so that a peer that reads slowly is still heard. When
@@ -21,7 +21,7 @@ use crate::clock;
 use crate::lock::Lock as _;
 use crate::outbox::{About, Outbox, SubId};
 use crate::state::{SharedHub, State};
-use crate::wire::{Socket, WireError};
+use crate::wire::{Pipe, Wire, WireError};
 
 mod blobs;
 mod host;
@@ -29,9 +29,9 @@ mod letters;
 mod reader;
 
 /// A connection whose peer proved its key.
-pub(crate) struct Peer<W> {
+pub(crate) struct Peer<S> {
     state: Arc<State>,
-    wire: W,
+    wire: Wire<S>,
     me: PeerId,
     outbox: Arc<Outbox>,
     /// The hub of this host, when the peer is one.
@@ -46,8 +46,6 @@ pub(crate) struct Peer<W> {
     arrived: Vec<Bytes>,
     /// Why nothing more comes.
     ended: Option<WireError>,
-    /// The relay's tick at which a long message was last seen to be under way.
-    under_way: Option<u32>,
     /// Subscriptions that are fed from the store, in turns.
     feeding: VecDeque<SubId>,
     /// Whether letters wait, beyond the last one sent.
@@ -67,9 +65,9 @@ struct Sub {
 type Handled = Result<(), Bye>;
 
 /// Runs a connection from its upgrade to its end.
-pub(crate) async fn serve<W: Socket>(
+pub(crate) async fn serve<S: Pipe>(
     state: Arc<State>,
-    mut wire: W,
+    mut wire: Wire<S>,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
     let patience = Duration::from_millis(state.config.hello_millis);
@@ -100,9 +98,8 @@ async fn admit(
     proven: Proven,
 ) -> Result<(Proven, Arc<Outbox>, Option<SharedHub>), Bye> {
     fail::point("relay.peer.proven");
-    let (_, dead_millis) = state.config.liveness(proven.dead_millis);
-    let outbox = state.outbox(proven.peer, dead_millis);
-    outbox.say(&auth::welcome(state, proven.dead_millis));
+    let outbox = state.outbox(proven.peer);
+    outbox.say(&auth::welcome(state));
     let own = match proven.role {
         Role::Host => {
             let hub = state
@@ -130,10 +127,10 @@ async fn admit(
     Ok((proven, outbox, own))
 }
 
-impl<W: Socket> Peer<W> {
+impl<S: Pipe> Peer<S> {
     fn new(
         state: Arc<State>,
-        wire: W,
+        wire: Wire<S>,
         proven: Proven,
         outbox: Arc<Outbox>,
         own: Option<SharedHub>,
@@ -151,7 +148,6 @@ impl<W: Socket> Peer<W> {
             hand: VecDeque::new(),
             arrived: Vec::new(),
             ended: None,
-            under_way: None,
             feeding: VecDeque::new(),
             mail: false,
             last_letter: 0,
@@ -237,25 +233,10 @@ impl<W: Socket> Peer<W> {
                 Poll::Pending => break,
             }
         }
-        if self.wire.stirred() {
-            self.note_life();
+        if !self.arrived.is_empty() || self.wire.owes() {
+            self.outbox.see(self.state.tick());
         }
         true
-    }
-
-    /// Bytes came. A peer on a thin line that sends something long cannot ask for a sign of life
-    /// meanwhile, so it is given one.
-    fn note_life(&mut self) {
-        let tick = self.state.tick();
-        self.outbox.see(tick);
-        if !self.arrived.is_empty() {
-            self.under_way = None;
-        } else if self.under_way.is_some_and(|before| before != tick) {
-            self.under_way = Some(tick);
-            self.outbox.say(&Frame::Pong(0));
-        } else {
-            self.under_way = Some(tick);
-        }
     }
 
     /// Ready when everything that waited was sent.

@@ -10,8 +10,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use farhelm_core::{
-    ask, command, content, event, fleet, grant, keys, pairing, presence, probe, roster, seal,
-    session,
+    ask, command, content, event, fleet, grant, keys, pairing, roster, seal, session,
 };
 use farhelm_proto::{Code, Timestamp, limits};
 use ts_rs::{Config, TS as _};
@@ -81,6 +80,7 @@ fn types() -> String {
     add(event::Record::decl(&cfg));
     add(event::Event::decl(&cfg));
     add(event::Author::decl(&cfg));
+    add(event::PauseCause::decl(&cfg));
     add(event::MessageRole::decl(&cfg));
     add(event::StopReason::decl(&cfg));
     add(event::Mode::decl(&cfg));
@@ -98,6 +98,9 @@ fn types() -> String {
     add(session::Queued::decl(&cfg));
     add(session::Turn::decl(&cfg));
     add(session::Approval::decl(&cfg));
+    add(session::Wish::decl(&cfg));
+    add(session::Aim::decl(&cfg));
+    add(session::Delivery::decl(&cfg));
     add(fleet::Fleet::decl(&cfg));
     add(fleet::Waiting::decl(&cfg));
     add(command::Command::decl(&cfg));
@@ -115,20 +118,6 @@ fn types() -> String {
     add(roster::Change::decl(&cfg));
     add(pairing::PairRequest::decl(&cfg));
     add(pairing::PairAnswer::decl(&cfg));
-    add(probe::ProbeBody::decl(&cfg));
-    add(probe::Probe::decl(&cfg));
-    add(probe::Echo::decl(&cfg));
-    add(probe::Pulse::decl(&cfg));
-    add(probe::Held::decl(&cfg));
-    add(presence::Presence::decl(&cfg));
-    add(presence::Path::decl(&cfg));
-    add(presence::Fact::<bool>::decl(&cfg));
-    add(presence::SessionPresence::decl(&cfg));
-    add(presence::Read::decl(&cfg));
-    add(presence::Behind::decl(&cfg));
-    add(presence::Sighting::decl(&cfg));
-    add(presence::Reach::decl(&cfg));
-    add(presence::TurnSeen::decl(&cfg));
     let text = text.replace("/**\n * ", "/** ").replace("\n */\n", " */\n");
     text.trim_end().to_owned() + "\n"
 }

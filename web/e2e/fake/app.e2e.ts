@@ -118,7 +118,7 @@ test('an approval is shown from its bytes, ignores early taps, and tells how far
     await new Promise<void>((resolve) => {
       answer = resolve;
     });
-    return { kind: 'applied', stream: MAIN.replace('ses_', 'str_'), seq: 14, made: null };
+    return { kind: 'applied', stream: MAIN.replace('ses_', 'str_'), seq: 14, made: null, delivery: 'done' };
   };
   await page.getByText('Fix the cart total').click();
   await at('approval-card').waitFor();
@@ -254,6 +254,7 @@ test('devices are listed, can be removed, and can be let in', async () => {
     stream: 'str_00000000000000000000000000000000',
     seq: 1,
     made: command.type === 'open_pairing' ? await server.host.link(server.url) : null,
+    delivery: 'done',
   });
   const offer = 'off_00000000000000000000000000000001';
   await server.host.tell({ type: 'pairing_requested', name: 'Firefox on Mac', code: '402 913', offer });

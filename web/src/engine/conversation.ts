@@ -31,24 +31,10 @@ export class Conversation {
   #turnBegan: number | null = null;
   #begun = false;
 
-  /**
-   * Says what is open around the events that follow: tool calls that began before them, and
-   * questions that wait and were asked before them, so that whoever sees the end sees every one.
-   */
-  goOn(
-    session: Session,
-    asked: readonly { readonly approval: string; readonly ask: string; readonly at: number }[],
-  ): void {
-    this.#tools = session.tools;
-    for (const { approval, ask, at } of asked) {
-      this.#put({ kind: 'approval', key: approval, at, approval, ask, settled: null });
-    }
-  }
-
   apply(record: LogRecord): void {
     const { event } = record;
     this.#begin(record);
-    this.session = applyEvent(this.session, event);
+    this.session = applyEvent(this.session, event, record.cause);
     this.#show(record, event);
   }
 
@@ -96,6 +82,12 @@ export class Conversation {
       case 'prompt_queued':
         this.#said.set(event.prompt, { text: event.text, by: event.by });
         return;
+      case 'prompt_edited': {
+        const said = this.#said.get(event.prompt);
+        if (said !== undefined) this.#said.set(event.prompt, { ...said, text: event.text });
+        this.#put({ kind: 'note', key, at, event });
+        return;
+      }
       case 'turn_started':
         this.#turnBegan = at;
         this.#put({ kind: 'prompt', key, at, turn: event.turn, said: this.#said.get(event.prompt) ?? null });
@@ -160,6 +152,9 @@ export class Conversation {
       case 'mode_changed':
       case 'config_requested':
       case 'prompt_withdrawn':
+      case 'prompt_moved':
+      case 'queue_paused':
+      case 'queue_resumed':
       case 'turn_cancel_requested':
         this.#put({ kind: 'note', key, at, event });
         return;

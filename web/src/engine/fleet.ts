@@ -1,7 +1,15 @@
 /** What a host's own log describes; the twin of `core::fleet::Fleet::apply`. */
 import type { Entry, Fleet, HostEvent } from '../protocol/types';
+import { STATE_VERSION } from './session';
 
-export const EMPTY_FLEET: Fleet = { name: '', version: '', roster: [], sessions: {}, waiting: {} };
+export const EMPTY_FLEET: Fleet = {
+  state_version: STATE_VERSION,
+  name: '',
+  version: '',
+  roster: [],
+  sessions: {},
+  waiting: {},
+};
 
 export function applyHostEvent(fleet: Fleet, event: HostEvent): Fleet {
   switch (event.type) {
@@ -22,7 +30,11 @@ export function applyHostEvent(fleet: Fleet, event: HostEvent): Fleet {
       return { ...fleet, waiting };
     }
     case 'snapshot':
-      return { ...EMPTY_FLEET, ...event.state };
+      return {
+        ...EMPTY_FLEET,
+        ...event.state,
+        state_version: Math.max(event.state.state_version ?? 1, STATE_VERSION),
+      };
     default:
       return unknownEvent(event, fleet);
   }

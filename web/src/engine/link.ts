@@ -126,7 +126,6 @@ export class Link {
       agent: AGENT,
       authority: this.#relay.host,
       generation: null,
-      deadMillis: null,
     });
     socket.send(hello);
   }

@@ -26,6 +26,10 @@ export type NoteEvent = Extract<
       | 'mode_changed'
       | 'config_requested'
       | 'prompt_withdrawn'
+      | 'prompt_edited'
+      | 'prompt_moved'
+      | 'queue_paused'
+      | 'queue_resumed'
       | 'turn_cancel_requested'
       | 'session_ended';
   }

@@ -2,9 +2,27 @@
  * What a session becomes by an event: the twin of `core::session::Session::apply`. It decides
  * nothing. States are values: `applyEvent` returns a new one and leaves the old as it was.
  */
-import type { Activity, Session, SessionEvent, ToolPatch, ToolStatus } from '../protocol/types';
+import type { Activity, PauseCause, Session, SessionEvent, ToolPatch, ToolStatus } from '../protocol/types';
+import { noteDeliveries } from './delivery';
+
+type QueueEvent = Extract<
+  SessionEvent,
+  {
+    type:
+      | 'prompt_queued'
+      | 'prompt_edited'
+      | 'prompt_moved'
+      | 'prompt_withdrawn'
+      | 'queue_paused'
+      | 'queue_resumed';
+  }
+>;
+
+/** What states are written as; the newest that is read. */
+export const STATE_VERSION = 2;
 
 export const EMPTY_SESSION: Session = {
+  version: STATE_VERSION,
   title: '',
   titled: false,
   dir: '',
@@ -17,14 +35,18 @@ export const EMPTY_SESSION: Session = {
   commands: [],
   queue: [],
   paused: false,
+  pause: null,
   turn: null,
   approvals: {},
   plan: [],
   tools: {},
+  wishes: {},
   ended: false,
 };
 
-export function applyEvent(session: Session, event: SessionEvent): Session {
+/** The state after `event`, which the command `cause` caused. */
+export function applyEvent(before: Session, event: SessionEvent, cause?: string | null): Session {
+  const session = noteDeliveries(before, cause ?? null, event);
   switch (event.type) {
     case 'session_opened': {
       const { title, dir, branch, agent } = event;
@@ -36,10 +58,10 @@ export function applyEvent(session: Session, event: SessionEvent): Session {
       return { ...session, program: { kind: 'up', agent_session: event.agent_session } };
     case 'agent_exited': {
       const program = { kind: 'gone' as const, agent_session: session.program.agent_session };
-      return { ...session, program, paused: session.queue.length > 0, tools: {}, approvals: {} };
+      return hold({ ...session, program, tools: {}, approvals: {} }, 'agent_ended');
     }
     case 'agent_restarting':
-      return restart({ ...session, paused: false });
+      return restart(release(session));
     case 'modes_offered':
       return { ...session, modes: event.modes, mode: event.current ?? session.mode };
     case 'mode_changed':
@@ -48,12 +70,13 @@ export function applyEvent(session: Session, event: SessionEvent): Session {
       return { ...session, config: event.options };
     case 'commands_offered':
       return { ...session, commands: event.commands };
-    case 'prompt_queued': {
-      const { prompt, text, by } = event;
-      return restart({ ...session, paused: false, queue: [...session.queue, { prompt, text, by }] });
-    }
+    case 'prompt_queued':
+    case 'prompt_edited':
+    case 'prompt_moved':
     case 'prompt_withdrawn':
-      return withoutPrompt(session, event.prompt);
+    case 'queue_paused':
+    case 'queue_resumed':
+      return applyToQueue(session, event);
     case 'turn_started': {
       const { turn, prompt } = event;
       return { ...withoutPrompt(session, prompt), turn: { turn, prompt, cancelling: false } };
@@ -79,9 +102,9 @@ export function applyEvent(session: Session, event: SessionEvent): Session {
     case 'approval_applied':
       return { ...session, approvals: without(session.approvals, event.approval) };
     case 'session_ended':
-      return { ...session, ended: true, queue: [] };
+      return release({ ...session, ended: true, queue: [] });
     case 'snapshot':
-      return { ...EMPTY_SESSION, ...event.state };
+      return fromSnapshot(event.state);
     case 'mode_requested':
     case 'config_requested':
     case 'message_added':
@@ -128,6 +151,58 @@ function applyTool(tools: Session['tools'], tool: ToolPatch): Session['tools'] {
   if (isFinal(tool.status)) return without(tools, tool.id);
   const { content: _content, input: _input, ...patch } = tool;
   return { ...tools, [tool.id]: absorb(tools[tool.id] ?? { id: tool.id }, patch) };
+}
+
+/** A state as it was written, perhaps by an earlier version. */
+function fromSnapshot(state: Session): Session {
+  const version = Math.max(state.version ?? 1, STATE_VERSION);
+  return { ...EMPTY_SESSION, ...state, version };
+}
+
+function applyToQueue(session: Session, event: QueueEvent): Session {
+  switch (event.type) {
+    case 'prompt_queued': {
+      const { prompt, text, by } = event;
+      const queued = { ...session, queue: [...session.queue, { prompt, text, by, revision: 0 }] };
+      return session.paused ? queued : restart(queued);
+    }
+    case 'prompt_edited': {
+      const { prompt, text, revision } = event;
+      const queue = session.queue.map((each) =>
+        each.prompt === prompt ? { ...each, text, revision } : each,
+      );
+      return { ...session, queue };
+    }
+    case 'prompt_moved':
+      return { ...session, queue: moved(session.queue, event.prompt, event.before) };
+    case 'prompt_withdrawn': {
+      const left = withoutPrompt(session, event.prompt);
+      return left.queue.length === 0 ? release(left) : left;
+    }
+    case 'queue_paused':
+      return hold(session, event.why);
+    case 'queue_resumed':
+      return release(session);
+  }
+}
+
+function moved(queue: Session['queue'], prompt: string, before: string | null): Session['queue'] {
+  const from = queue.findIndex((each) => each.prompt === prompt);
+  const mover = queue[from];
+  if (mover === undefined || before === prompt) return queue;
+  const rest = queue.filter((each) => each.prompt !== prompt);
+  const next = rest.findIndex((each) => each.prompt === before);
+  const to = next < 0 ? rest.length : next;
+  return [...rest.slice(0, to), mover, ...rest.slice(to)];
+}
+
+/** Holds what waits, if anything does. */
+function hold(session: Session, why: PauseCause): Session {
+  return session.queue.length === 0 ? session : { ...session, paused: true, pause: why };
+}
+
+function release(session: Session): Session {
+  return { ...session, paused: false, pause: null };
 }
 
 function restart(session: Session): Session {

@@ -28,6 +28,14 @@ export function noteText(event: NoteEvent, me: string | null): string {
       return note.config(event.option, event.value, authorName(event.by, me));
     case 'prompt_withdrawn':
       return note.withdrawn(authorName(event.by, me));
+    case 'prompt_edited':
+      return note.edited(authorName(event.by, me));
+    case 'prompt_moved':
+      return note.moved(authorName(event.by, me));
+    case 'queue_paused':
+      return note.paused[event.why];
+    case 'queue_resumed':
+      return note.goesOn(authorName(event.by, me));
     case 'turn_cancel_requested':
       return note.cancel(authorName(event.by, me));
     case 'session_ended':

@@ -217,10 +217,28 @@ prompt: string,
 /** What the person wrote. */
 text: string, 
 /** Who. */
+by: Author, } | { "type": "prompt_edited", 
+/** Which. */
+prompt: string, 
+/** Counts its edits, from 1. */
+revision: number, 
+/** What it says. */
+text: string, 
+/** Who changed it. */
+by: Author, } | { "type": "prompt_moved", 
+/** Which. */
+prompt: string, 
+/** The prompt that comes next after it; the end of the queue when there is none. */
+before: string | null, 
+/** Who moved it. */
 by: Author, } | { "type": "prompt_withdrawn", 
 /** Which. */
 prompt: string, 
 /** Who took it back. */
+by: Author, } | { "type": "queue_paused", 
+/** Why. */
+why: PauseCause, } | { "type": "queue_resumed", 
+/** Who said so. */
 by: Author, } | { "type": "turn_started", 
 /** The turn's id. */
 turn: string, 
@@ -291,6 +309,8 @@ peer: string,
 name: string, } | { "kind": "local" } | { "kind": "agent" } | { "kind": "host" } | { "kind": "rule", 
 /** Its name. */
 name: string, };
+
+export type PauseCause = "agent_ended" | "host_restarted" | "stopped";
 
 export type MessageRole = "agent" | "thought" | "user";
 
@@ -404,6 +424,8 @@ text: string, } | { "type": "tool",
 tool: ToolPatch, };
 
 export type Session = { 
+/** What the state is written as. */
+version: number, 
 /** What people call it. */
 title: string, 
 /** Whether somebody gave it that title; until then it is the folder's name. */
@@ -426,8 +448,10 @@ config: Array<ConfigOption>,
 commands: Array<AgentCommand>, 
 /** Prompts that wait. */
 queue: Array<Queued>, 
-/** Whether the queue waits for a person, because the agent's program ended. */
+/** Whether the queue waits for a person to say that it goes on. */
 paused: boolean, 
+/** Why it does. */
+pause: PauseCause | null, 
 /** The turn that runs. */
 turn: Turn | null, 
 /** Questions that are not settled. */
@@ -436,6 +460,8 @@ approvals: { [key in string]: Approval },
 plan: Array<PlanEntry>, 
 /** Tool calls that have not ended, without what they show. */
 tools: { [key in string]: ToolPatch }, 
+/** Wishes for the agent that it is not known to have taken. */
+wishes: { [key in string]: Wish }, 
 /** Whether it is over. */
 ended: boolean, };
 
@@ -453,7 +479,9 @@ prompt: string,
 /** The text. */
 text: string, 
 /** Who wrote it. */
-by: Author, };
+by: Author, 
+/** How often it was edited. */
+revision: number, };
 
 export type Turn = { 
 /** Its id. */
@@ -471,7 +499,31 @@ ask: string,
 /** The verdict, when it was decided and the agent has not been told yet. */
 decided: Verdict | null, };
 
+export type Wish = { 
+/** What the agent is to take. */
+aim: Aim, 
+/** How far it has come. */
+delivery: Delivery, };
+
+export type Aim = { "kind": "prompt", 
+/** Which. */
+prompt: string, } | { "kind": "answer", 
+/** To which question. */
+approval: string, 
+/** The tool call that waits; any output of the agent counts when there is none. */
+tool: string | null, } | { "kind": "stop", 
+/** Of which turn. */
+turn: string, } | { "kind": "mode", 
+/** Its id. */
+mode: string, } | { "kind": "setting", 
+/** Its id. */
+option: string, } | { "kind": "restart" };
+
+export type Delivery = "done" | "waiting" | "handed" | "consumed" | "indeterminate" | "void" | "retried";
+
 export type Fleet = { 
+/** What the state is written as. */
+state_version: number, 
 /** The host's name. */
 name: string, 
 /** The daemon's version. */
@@ -499,7 +551,21 @@ prompt: string | null, } | { "type": "prompt",
 /** Which session. */
 session: string, 
 /** The text. */
-text: string, } | { "type": "withdraw_prompt", 
+text: string, } | { "type": "edit_prompt", 
+/** Which session. */
+session: string, 
+/** Which prompt. */
+prompt: string, 
+/** The revision that was shown; another one in force means that somebody was first. */
+revision: number, 
+/** The text. */
+text: string, } | { "type": "move_prompt", 
+/** Which session. */
+session: string, 
+/** Which prompt. */
+prompt: string, 
+/** The prompt that is to come after it; the end of the queue when there is none. */
+before: string | null, } | { "type": "withdraw_prompt", 
 /** Which session. */
 session: string, 
 /** Which prompt. */
@@ -537,13 +603,18 @@ offer: string,
 /** Whether it may come in. */
 accept: boolean, } | { "type": "revoke_device", 
 /** Which. */
-peer: string, } | { "type": "send_keys", 
+peer: string, } | { "type": "recall", 
+/** Which. */
+command: string, } | { "type": "send_keys", 
 /** Which. */
 stream: string, };
 
 export type CommandBody = { 
 /** The wish. */
-command: Command, };
+command: Command, 
+/** The command that this one repeats, because nobody knows whether it had its effect. The host
+ * takes it only while that is so. */
+retries?: string, };
 
 export type Rejection = { 
 /** Why. */
@@ -563,7 +634,9 @@ stream: string,
 /** The last event of the effect. */
 seq: number, 
 /** What the command made: a session's id, a pairing link. */
-made: string | null, } | { "kind": "refused", 
+made: string | null, 
+/** How far it has come with the agent. */
+delivery: Delivery, } | { "kind": "refused", 
 /** Why. */
 rejection: Rejection, };
 
@@ -642,138 +715,3 @@ request: string, } | { "type": "accepted",
 roster: Array<Entry>, } | { "type": "refused", 
 /** Why. */
 code: string, };
-
-export type ProbeBody = { "type": "probe" } & Probe | { "type": "echo" } & Echo;
-
-export type Probe = { 
-/** Fresh random bytes, base64url; the answer repeats it. */
-nonce: string, 
-/** The sessions that the asker wants to hear about; all that are open when absent. */
-sessions?: Array<string>, };
-
-export type Echo = { 
-/** The probe's nonce. */
-nonce: string, 
-/** The clock of whoever answers. */
-now: Timestamp, 
-/** How often it may be asked by somebody who looks, in milliseconds. */
-every_millis: number, 
-/** How often otherwise, in milliseconds. */
-idle_millis: number, 
-/** How much of the host's own log the relay was handed before this answer; none from a
- * device. */
-sent?: number, 
-/** The sessions asked for that are open. */
-sessions: { [key in string]: Pulse }, };
-
-export type Pulse = { 
-/** Seq of the last event of its log. */
-head: number, 
-/** How much of its log the relay was handed before this answer. */
-sent: number, 
-/** What it is doing. */
-state: Activity, 
-/** Whether the process that holds the agent's pipes answers; unknown when absent. */
-keeper: boolean | null, 
-/** Whether the agent's program runs; unknown when absent. */
-agent: boolean | null, 
-/** When the agent last said something, by the host's clock. */
-heard: Timestamp | null, 
-/** Why the session waits although nobody was asked. */
-held: Held | null, };
-
-export type Held = { 
-/** What kind of reason. */
-code: string, 
-/** The reason, and what a person can do. */
-text: string, 
-/** Since when, by the host's clock. */
-since: Timestamp, };
-
-export type Presence = { 
-/** Whether this device is connected to the relay. */
-link: Fact<boolean>, 
-/** Whether the host is, by the relay's word. */
-host: Fact<boolean>, 
-/** Whether the host answers, by its own. */
-path: Path, 
-/** Its sessions, one entry for each for ever. */
-sessions: { [key in string]: SessionPresence }, 
-/** Logs of which the relay was handed more than has arrived. */
-behind: { [key in string]: Behind }, 
-/** How far the logs were read that are followed. */
-read: { [key in string]: Read }, };
-
-export type Path = { 
-/** The host was there after this. */
-proven: Timestamp | null, 
-/** How long the last echo took. */
-millis: number | null, 
-/** When the oldest probe was sent that has no echo. */
-waiting: Timestamp | null, 
-/** How far the host's clock is ahead of this one, in milliseconds. */
-skew: number, };
-
-export type Fact<T> = { 
-/** The value; unknown when absent. */
-value: T | null, 
-/** When it last was so for certain; never, when absent. */
-seen: Timestamp | null, };
-
-export type SessionPresence = { 
-/** Whether the process that holds its agent's pipes answers. */
-keeper: Fact<boolean>, 
-/** Whether its agent's program runs. */
-agent: Fact<boolean>, 
-/** What it is doing. */
-turn: Fact<Activity>, 
-/** When its agent last said something. */
-heard: Timestamp | null, 
-/** Why it waits although nobody was asked. */
-held: Held | null, };
-
-export type Read = { 
-/** Seq of the last event. */
-head: number, 
-/** When it came. */
-at: Timestamp, };
-
-export type Behind = { 
-/** How much of it the relay was handed. */
-sent: number, 
-/** Since when it has been so and nothing of it arrived. */
-since: Timestamp, };
-
-export type Sighting = { "type": "link", 
-/** Whether it is. */
-up: boolean, } | { "type": "host", 
-/** Whether it is. */
-online: boolean, } | { "type": "asked" } | { "type": "echoed", 
-/** Which host. */
-host: string, 
-/** When the probe was sent. */
-asked: Timestamp, 
-/** It. */
-echo: Echo, } | { "type": "read", 
-/** Which. */
-stream: string, 
-/** Seq of the last event. */
-head: number, } | { "type": "left", 
-/** Which. */
-stream: string, } | { "type": "listed", 
-/** Which. */
-session: string, 
-/** What. */
-state: Activity, 
-/** When, by the host's clock. */
-at: Timestamp, };
-
-export type Reach = "live" | "unproven" | "silent" | "host_away" | "offline";
-
-export type TurnSeen = { 
-/** What it is doing, or was doing last. */
-state: Activity | null, 
-/** How old that is, in milliseconds; unknown when absent. */
-age_millis: number | null, 
-/** Whether it is the present. */
-fresh: boolean, };

@@ -37,6 +37,7 @@ export class FakeHost {
     stream: asStream(this.identity.peer),
     seq: 1,
     made: null,
+    delivery: 'done',
   });
   /** The person at the host; by default lets everybody in. */
   onPairing: (code: string, name: string) => Promise<boolean> = async () => true;

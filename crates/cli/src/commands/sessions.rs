@@ -124,6 +124,18 @@ pub(super) async fn stop(context: &Context, wanted: &str, end: bool) -> Result<(
     apply(context, &station, command, done).await
 }
 
+pub(super) async fn resume(context: &Context, wanted: &str) -> Result<(), Failure> {
+    let station = context.station().await?;
+    let session = find(&station, wanted).await?;
+    apply(
+        context,
+        &station,
+        Command::ResumeAgent { session },
+        "going on",
+    )
+    .await
+}
+
 /// Carries out a wish and says how far it comes.
 pub(super) async fn apply(
     context: &Context,

@@ -142,6 +142,7 @@ fn an_agent_that_exits_at_once_is_shown_with_status_and_stderr_and_the_prompt_wa
 
     std::fs::write(&repaired, "").unwrap();
     world.host.ok(&["send", &session, "again"]);
+    world.host.ok(&["resume", &session]);
     world.host.wait_for_nth(&session, "agent_started", 1);
     world.host.wait_for_nth(&session, "approval_requested", 1);
     let log = world.host.log_of(&session);

@@ -2,14 +2,13 @@
 
 use farhelm_proto::{ApprovalId, Code, PromptId, Timestamp, TurnId};
 
+use super::queue::check_text;
 use super::{DIED, Event, Input, MAX_QUEUE, Program, Session, over};
 use crate::agent::Said;
 use crate::command::{Command, Rejection};
-use crate::event::{Author, StopReason};
+use crate::event::{Author, PauseCause, StopReason};
 use crate::text::clip;
 
-/// Longest prompt, in bytes.
-const MAX_PROMPT: usize = 256 * 1024;
 /// Longest title, in bytes.
 const MAX_TITLE: usize = 200;
 /// Characters of a first prompt that become a title.
@@ -30,13 +29,18 @@ impl Session {
         }
         match command {
             Command::Prompt { session: _, text } => self.decide_prompt(now, text, by, random),
-            Command::WithdrawPrompt { session: _, prompt } => {
-                let waits = self.queue.iter().any(|queued| queued.prompt == prompt);
-                let event = waits.then_some(Event::PromptWithdrawn { prompt, by });
-                event
-                    .map(|event| vec![event])
-                    .ok_or_else(|| Rejection::new(Code::PromptNotQueued))
-            }
+            Command::EditPrompt {
+                session: _,
+                prompt,
+                revision,
+                text,
+            } => self.decide_edit(prompt, revision, text, by),
+            Command::MovePrompt {
+                session: _,
+                prompt,
+                before,
+            } => self.decide_move(prompt, before, by),
+            Command::WithdrawPrompt { session: _, prompt } => self.decide_withdraw(prompt, by),
             Command::DecideApproval {
                 session: _,
                 approval,
@@ -75,15 +79,9 @@ impl Session {
                 }
                 Ok(vec![Event::TitleChanged { title, by }])
             }
-            Command::ResumeAgent { session: _ } => match self.program {
-                Program::Gone { .. } => Ok(vec![Event::AgentRestarting { by }]),
-                Program::Starting { .. } | Program::Up { .. } => Err(Rejection::because(
-                    Code::NothingRunning,
-                    "the agent is already running",
-                )),
-            },
+            Command::ResumeAgent { session: _ } => self.decide_resume(by),
             Command::EndSession { session: _ } => {
-                let mut events = self.decide_cancel(&by).unwrap_or_default();
+                let mut events = self.stop_turn(&by).unwrap_or_default();
                 if let Some(turn) = &self.turn {
                     events.push(Event::TurnEnded {
                         turn: turn.turn,
@@ -98,6 +96,7 @@ impl Session {
             | Command::OpenPairing {}
             | Command::SettlePairing { .. }
             | Command::RevokeDevice { .. }
+            | Command::Recall { .. }
             | Command::SendKeys { .. } => Err(Rejection::because(
                 Code::BadCommand,
                 "not a wish to a session",
@@ -219,6 +218,7 @@ impl Session {
                 detail: None,
             });
         }
+        events.extend(self.pause(PauseCause::AgentEnded));
         events
     }
 
@@ -244,18 +244,7 @@ impl Session {
         by: Author,
         random: &mut dyn FnMut() -> [u8; 10],
     ) -> Result<Vec<Event>, Rejection> {
-        if text.trim().is_empty() {
-            return Err(Rejection::because(
-                Code::BadCommand,
-                "a prompt cannot be empty",
-            ));
-        }
-        if text.len() > MAX_PROMPT {
-            return Err(Rejection::because(
-                Code::TooLarge,
-                "a prompt may have at most 256 KiB",
-            ));
-        }
+        check_text(&text)?;
         if self.queue.len() >= MAX_QUEUE {
             return Err(Rejection::new(Code::QueueFull));
         }
@@ -270,14 +259,23 @@ impl Session {
     }
 
     fn decide_cancel(&self, by: &Author) -> Result<Vec<Event>, Rejection> {
+        let mut events = self.stop_turn(by)?;
+        // Who stops a turn does not mean: go on with the next prompt.
+        events.extend(self.pause(PauseCause::Stopped));
+        Ok(events)
+    }
+
+    /// Stops the turn, once however often that is wished.
+    fn stop_turn(&self, by: &Author) -> Result<Vec<Event>, Rejection> {
         let turn = self
             .turn
             .as_ref()
             .ok_or_else(|| Rejection::new(Code::NothingRunning))?;
-        let mut events = vec![Event::TurnCancelRequested {
+        let stop = Event::TurnCancelRequested {
             turn: turn.turn,
             by: by.clone(),
-        }];
+        };
+        let mut events: Vec<_> = (!turn.cancelling).then_some(stop).into_iter().collect();
         events.extend(self.void_approvals(by, "the turn was stopped"));
         Ok(events)
     }

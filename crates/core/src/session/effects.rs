@@ -12,6 +12,8 @@ impl Session {
         match event {
             Event::SessionOpened { .. } => vec![Effect::StartAgent { resume: None }],
             Event::PromptQueued { .. } => match &self.program {
+                // What waits before it needs a person's word first.
+                Program::Gone { .. } if self.paused => Vec::new(),
                 Program::Gone { agent_session } => vec![Effect::StartAgent {
                     resume: agent_session.clone(),
                 }],
@@ -62,7 +64,11 @@ impl Session {
             | Event::ModeChanged { .. }
             | Event::ConfigOffered { .. }
             | Event::CommandsOffered { .. }
+            | Event::PromptEdited { .. }
+            | Event::PromptMoved { .. }
             | Event::PromptWithdrawn { .. }
+            | Event::QueuePaused { .. }
+            | Event::QueueResumed { .. }
             | Event::TurnEnded { .. }
             | Event::MessageAdded { .. }
             | Event::PlanUpdated { .. }

@@ -28,8 +28,7 @@ impl Daemon {
         match header.kind {
             Kind::PairRequest => self.take_pair_request(&header, letter).await,
             Kind::Command => self.take_command(&header, letter).await,
-            Kind::Probe => self.take_probe(&header, letter).await,
-            Kind::Receipt | Kind::Keys | Kind::PairAnswer => {
+            Kind::Probe | Kind::Receipt | Kind::Keys | Kind::PairAnswer => {
                 self.shared.uplink.taken(header.from, header.id);
                 Ok(())
             }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use farhelm_core::command::{Command, Outcome, Rejection};
+use farhelm_core::command::{Command, Delivery, Outcome, Rejection};
 use farhelm_core::event::{Author, Event, HostEvent};
 use farhelm_core::grant::{Capability, Grant};
 use farhelm_core::keys::PublicKeys;
@@ -92,8 +92,11 @@ impl Daemon {
                 self.settle_pairing(offer, accept, cause).await
             }
             Command::RevokeDevice { peer } => self.revoke(peer, cause).await,
+            Command::Recall { .. } => Ok(refused(Rejection::new(Code::NotFound))),
             Command::SendKeys { stream } => self.send_keys(stream, asker).await,
             Command::Prompt { .. }
+            | Command::EditPrompt { .. }
+            | Command::MovePrompt { .. }
             | Command::WithdrawPrompt { .. }
             | Command::DecideApproval { .. }
             | Command::CancelTurn { .. }
@@ -191,6 +194,7 @@ impl Daemon {
             stream: self.writer.stream(),
             seq,
             made: Some(id.to_string()),
+            delivery: Delivery::Done,
         })
     }
 
@@ -239,6 +243,7 @@ impl Daemon {
             stream: self.writer.stream(),
             seq: self.writer.head(),
             made: Some(link.to_url()),
+            delivery: Delivery::Done,
         }
     }
 
@@ -276,6 +281,7 @@ impl Daemon {
                 stream: self.writer.stream(),
                 seq,
                 made: None,
+                delivery: Delivery::Done,
             });
         }
         let peer = candidate.keys.peer();
@@ -303,6 +309,7 @@ impl Daemon {
             stream: self.writer.stream(),
             seq,
             made: Some(peer.to_string()),
+            delivery: Delivery::Done,
         })
     }
 
@@ -334,6 +341,7 @@ impl Daemon {
             stream: self.writer.stream(),
             seq,
             made: None,
+            delivery: Delivery::Done,
         })
     }
 
@@ -365,6 +373,7 @@ impl Daemon {
             stream: self.writer.stream(),
             seq,
             made: None,
+            delivery: Delivery::Done,
         })
     }
 

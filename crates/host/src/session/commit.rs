@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farhelm_core::agent::Said;
-use farhelm_core::command::{Outcome, Receipt, Rejection};
+use farhelm_core::command::{Delivery, Outcome, Receipt, Rejection};
 use farhelm_core::content::BlobRef;
 use farhelm_core::event::{Event, Live, Record};
 use farhelm_core::session::Effect;
@@ -49,6 +49,7 @@ impl Batch {
                 stream,
                 seq,
                 made: None,
+                delivery: Delivery::default(),
             },
             Err(rejection) => Outcome::Refused { rejection },
         };

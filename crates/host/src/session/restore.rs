@@ -33,7 +33,7 @@ pub(crate) async fn restore(
         let Some(last) = envelopes.last() else { break };
         after = last.last;
         for record in open_records::<Record>(&shared.journal, &envelopes).await? {
-            session.apply(&record.event);
+            session.apply(record.cause, &record.event);
             since_snapshot = record.seq.saturating_sub(end.base);
             at = record.at;
         }

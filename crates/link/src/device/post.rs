@@ -63,27 +63,7 @@ pub(crate) fn seal(
     id: CommandId,
     not_after: Timestamp,
 ) -> Result<Letter, DeviceError> {
-    let body = serde_json::to_vec(&CommandBody {
-        command: command.clone(),
-    })
-    .map_err(|error| {
-        DeviceError::because(
-            Code::BadCommand,
-            format!("the command cannot be written: {error}"),
-        )
-    })?;
-    seal_body(me, host, Kind::Command, &body, id, not_after)
-}
-
-/// Seals a letter of any kind for `host`.
-pub(crate) fn seal_body(
-    me: &Identity,
-    host: &PublicKeys,
-    kind: Kind,
-    body: &[u8],
-    id: CommandId,
-    not_after: Timestamp,
-) -> Result<Letter, DeviceError> {
+    let kind = Kind::Command;
     let header = Header {
         suite: SUITE,
         kind,
@@ -93,7 +73,17 @@ pub(crate) fn seal_body(
         not_after,
         offer: None,
     };
-    let letter = seal_letter(me, host, &header, body, &mut rng::os_rng()).map_err(|_| {
+    let body = serde_json::to_vec(&CommandBody {
+        command: command.clone(),
+        retries: None,
+    })
+    .map_err(|error| {
+        DeviceError::because(
+            Code::BadCommand,
+            format!("the command cannot be written: {error}"),
+        )
+    })?;
+    let letter = seal_letter(me, host, &header, &body, &mut rng::os_rng()).map_err(|_| {
         DeviceError::because(
             Code::BadSeal,
             "the host's key cannot be sealed for; pair again",

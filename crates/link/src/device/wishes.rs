@@ -85,6 +85,7 @@ mod tests {
             stream: farhelm_proto::StreamId::from_bytes([2; 16]),
             seq: 1,
             made: None,
+            delivery: farhelm_core::command::Delivery::Done,
         };
         wishes.receipt(id, applied.clone());
         wishes.receipt(id, Outcome::Received);

@@ -47,7 +47,6 @@ pub fn options(relay: &str, role: Role) -> LinkOptions {
         identity: identity(),
         role,
         generation: 1,
-        dead_millis: None,
         agent,
         extra_ca: None,
     }

@@ -15,9 +15,9 @@ use crate::outbox::About;
 use crate::peer::{ENVELOPE, Peer, bye};
 use crate::state::SharedHub;
 use crate::store::{Done, Sealed, Store, StoreError, Write};
-use crate::wire::Socket;
+use crate::wire::Pipe;
 
-impl<W: Socket> Peer<W> {
+impl<S: Pipe> Peer<S> {
     /// Reads the header of an envelope; nothing when it is refused.
     pub(super) fn envelope(&self, bytes: Bytes) -> Result<Option<Arrival>, Bye> {
         if self.own.is_none() {

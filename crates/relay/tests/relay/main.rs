@@ -8,7 +8,6 @@
 mod blobs;
 mod common;
 mod connections;
-mod detour;
 mod http;
 mod letters;
 mod restarts;

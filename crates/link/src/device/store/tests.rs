@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use farhelm_core::command::{Outcome, Receipt, Rejection};
+use farhelm_core::command::{Delivery, Outcome, Receipt, Rejection};
 use farhelm_proto::{CommandId, Timestamp};
 
 use super::*;
@@ -124,6 +124,7 @@ fn a_command_only_advances_and_a_receipt_is_final() {
         stream: stream(),
         seq: 3,
         made: None,
+        delivery: Delivery::Done,
     };
     assert!(
         store
@@ -163,6 +164,7 @@ fn what_the_host_says_counts_more_than_what_the_relay_said() {
         stream: stream(),
         seq: 3,
         made: None,
+        delivery: Delivery::Done,
     };
     assert!(
         store
