@@ -46,6 +46,7 @@ describe('frames', () => {
       agent: 'golden/1',
       authority: 'relay.example',
       generation: null,
+      deadMillis: null,
     };
     expect(toBase64(encodeFrame('hello', body))).toBe(golden.hello.frame);
     expect(decodeFrame(b64(golden.hello.frame))).toEqual({ kind: 'hello', body });

@@ -308,6 +308,7 @@ async fn greet(
         agent: None,
         authority: authority.clone(),
         generation: Some(generation),
+        dead_millis: None,
     };
     say(&mut writer, &Frame::Hello(hello)).await?;
     let Frame::Challenge(challenge) = hear(&mut reader).await? else {

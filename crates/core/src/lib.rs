@@ -20,6 +20,8 @@ pub mod fleet;
 pub mod grant;
 pub mod keys;
 pub mod pairing;
+pub mod presence;
+pub mod probe;
 pub mod replica;
 pub mod roster;
 pub mod seal;

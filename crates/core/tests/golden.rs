@@ -119,7 +119,7 @@ fn vectors() -> Value {
             "version": 1, "nonce": b64(&nonce), "authority": "relay.example",
             "frame": b64(&Frame::Hello(Hello {
                 oldest: 1, newest: 1, role: Role::Device, key: (*device.public().signing.as_bytes()).into(),
-                agent: Some("golden/1".into()), authority: "relay.example".into(), generation: None,
+                agent: Some("golden/1".into()), authority: "relay.example".into(), generation: None, dead_millis: None,
             }).to_bytes()),
             "transcript": b64(&hello::transcript(1, &nonce, &device.public().signing, "relay.example")),
             "proof": b64(&hello::prove(device.signing(), 1, &nonce, "relay.example")),

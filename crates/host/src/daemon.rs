@@ -19,8 +19,7 @@ use farhelm_core::roster::Roster;
 use farhelm_link::clock::now;
 use farhelm_link::driver::LinkOptions;
 use farhelm_proto::frame::{Members, Role};
-use farhelm_proto::letter::Letter;
-use farhelm_proto::{OfferId, SessionId, Timestamp};
+use farhelm_proto::{OfferId, PeerId, SessionId, Timestamp};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -33,12 +32,14 @@ use crate::session::{self, SessionHandle, Shared, Spec};
 use crate::stream::StreamWriter;
 use crate::tasks::Tasks;
 use crate::tunnel::{Tunnel, Via};
-use crate::uplink::{RelayState, Uplink};
+use crate::uplink::{Mail, RelayState, Uplink};
 
 mod letters;
 mod log;
+mod probes;
 mod wishes;
 
+pub(crate) use probes::Answer;
 pub(crate) use wishes::no_agent;
 
 /// Local requests that may wait.
@@ -108,6 +109,11 @@ pub(crate) enum Request {
         session: SessionId,
         reply: oneshot::Sender<Option<SessionHandle>>,
     },
+    /// Somebody is to answer through the relay.
+    RoundTrip {
+        of: PeerId,
+        reply: oneshot::Sender<Answer>,
+    },
     /// A tunnel is wanted.
     Tunnel {
         via: Via,
@@ -156,7 +162,8 @@ pub struct Daemon {
     public_url: watch::Sender<String>,
     requests: mpsc::Receiver<Request>,
     own_requests: mpsc::Sender<Request>,
-    letters: mpsc::Receiver<Letter>,
+    letters: mpsc::Receiver<Mail>,
+    probes: probes::Probes,
     stop: CancellationToken,
 }
 
@@ -245,6 +252,7 @@ impl Daemon {
             requests,
             own_requests: own_requests.clone(),
             letters,
+            probes: probes::Probes::default(),
             stop: stop.clone(),
         };
         fail::point("host.daemon.before_start_noted");
@@ -260,6 +268,7 @@ impl Daemon {
             identity: Arc::clone(&identity),
             role: Role::Host,
             generation,
+            dead_millis: None,
             agent: format!("farhelm/{version}"),
             extra_ca: config.extra_ca.clone(),
         };
@@ -320,7 +329,10 @@ impl Daemon {
                 }
                 () = changed.notified() => self.list_sessions().await?,
                 Some(request) = self.requests.recv() => self.take_request(request).await?,
-                Some(letter) = self.letters.recv() => self.take_letter(&letter).await?,
+                Some(mail) = self.letters.recv() => match mail {
+                    Mail::Letter(letter) => self.take_letter(&letter).await?,
+                    Mail::Away(id) => self.take_away(id),
+                },
             }
         }
         fail::point("host.daemon.before_stop");
@@ -362,6 +374,7 @@ impl Daemon {
             Request::Session { session, reply } => {
                 drop(reply.send(self.sessions.get(&session).cloned()));
             }
+            Request::RoundTrip { of, reply } => self.round_trip(of, reply),
             Request::Tunnel { via, reply } => self.open_tunnel(via, reply),
             Request::Tunnelled { tunnel, reply } => {
                 let opened = tunnel.map(|tunnel| {

@@ -26,3 +26,4 @@ mod stream;
 mod tasks;
 pub mod tunnel;
 mod uplink;
+mod vitals;

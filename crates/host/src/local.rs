@@ -66,6 +66,11 @@ pub enum LocalRequest {
         /// Whether `via` is a command line.
         is_command: bool,
     },
+    /// Somebody is to answer through the relay.
+    RoundTrip {
+        /// Who: a device, or this host itself, by the way there and back.
+        of: PeerId,
+    },
     /// End the daemon and its agents.
     Down,
 }
@@ -102,6 +107,11 @@ pub enum LocalAnswer {
     Tunnelled {
         /// It.
         url: String,
+    },
+    /// The one who was asked has answered.
+    Answered {
+        /// How long it took.
+        millis: u64,
     },
     /// It is done.
     Done {},

@@ -29,6 +29,7 @@ use crate::leftovers::Leftovers;
 use crate::stream::StreamWriter;
 use crate::tasks::Tasks;
 use crate::uplink::Uplink;
+use crate::vitals::Vitals;
 
 mod commit;
 mod restore;
@@ -104,6 +105,7 @@ pub(crate) struct SessionHandle {
     pub(crate) inputs: mpsc::Sender<SessionInput>,
     pub(crate) followers: broadcast::Sender<Seen>,
     pub(crate) summary: watch::Receiver<Summary>,
+    pub(crate) vitals: Arc<Vitals>,
     pub(crate) stop: tokio_util::sync::CancellationToken,
 }
 
@@ -165,6 +167,7 @@ pub(crate) struct SessionActor {
     own_inputs: mpsc::Sender<SessionInput>,
     followers: broadcast::Sender<Seen>,
     summary: watch::Sender<Summary>,
+    vitals: Arc<Vitals>,
     live: Vec<Live>,
     live_due: Option<tokio::time::Instant>,
     whole_due: tokio::time::Instant,
@@ -185,10 +188,12 @@ impl SessionActor {
         let (followers, _) = broadcast::channel(FOLLOWERS);
         let (summary, summary_seen) = watch::channel(summarise(id, &session, at));
         let stop = tokio_util::sync::CancellationToken::new();
+        let vitals = Arc::new(Vitals::default());
         let handle = SessionHandle {
             inputs: own_inputs.clone(),
             followers: followers.clone(),
             summary: summary_seen,
+            vitals: Arc::clone(&vitals),
             stop: stop.clone(),
         };
         let actor = Self {
@@ -206,6 +211,7 @@ impl SessionActor {
             own_inputs,
             followers,
             summary,
+            vitals,
             live: Vec::new(),
             live_due: None,
             whole_due: tokio::time::Instant::now(),
@@ -276,7 +282,10 @@ impl SessionActor {
         for input in group {
             match input {
                 SessionInput::Wish(wish) => self.take_wish(wish, &mut batch).await?,
-                SessionInput::Agent(AgentOutput::Said(said)) => self.take_said(said, &mut batch),
+                SessionInput::Agent(AgentOutput::Said(said)) => {
+                    self.vitals.heard_now();
+                    self.take_said(said, &mut batch);
+                }
                 SessionInput::Agent(AgentOutput::Exited {
                     code,
                     signal,
@@ -394,6 +403,7 @@ impl SessionActor {
         }
         self.agent = None;
         self.outputs = None;
+        self.vitals.agent_is(None);
         self.shared.leftovers.forget(&self.id.to_string());
         if self.start == Start::Forgotten && !self.session.ended {
             self.start_agent(None);
@@ -415,6 +425,7 @@ impl SessionActor {
         self.shared
             .leftovers
             .note(&self.id.to_string(), handle.pid());
+        self.vitals.agent_is(Some(handle.pid()));
         self.agent = Some(handle);
         self.outputs = Some(outputs);
         if self.session.ended

@@ -7,7 +7,7 @@ use farhelm_core::seal;
 use farhelm_link::rng::{os_rng, random};
 use farhelm_proto::envelope::{Header, Lane, NO_HASH, SUITE};
 use farhelm_proto::frame::Frame;
-use farhelm_proto::letter::{self, Kind, Letter};
+use farhelm_proto::letter::{self, Kind};
 use farhelm_proto::{CommandId, PeerId, StreamId, Timestamp};
 
 use crate::journal::{Op, StoredEnvelope, StreamEnd};
@@ -201,21 +201,22 @@ pub(crate) fn letter_op(
     body: &[u8],
     offer: Option<farhelm_proto::OfferId>,
 ) -> Option<Op> {
-    let (id, letter) = write_letter(host, to, kind, body, offer)?;
+    let (id, frame) = write_letter(host, to, kind, body, offer)?;
     Some(Op::Letter {
         id,
         to: to.peer(),
-        frame: Frame::Letter(letter).to_bytes(),
+        frame,
     })
 }
 
-fn write_letter(
+/// A sealed letter that nobody keeps.
+pub(crate) fn write_letter(
     host: &Identity,
     to: &PublicKeys,
     kind: Kind,
     body: &[u8],
     offer: Option<farhelm_proto::OfferId>,
-) -> Option<(CommandId, Letter)> {
+) -> Option<(CommandId, bytes::Bytes)> {
     let id = CommandId::fresh(farhelm_link::clock::now(), random());
     let header = letter::Header {
         suite: SUITE,
@@ -228,5 +229,5 @@ fn write_letter(
     };
     seal::seal_letter(host, to, &header, body, &mut os_rng())
         .ok()
-        .map(|letter| (id, letter))
+        .map(|letter| (id, Frame::Letter(letter).to_bytes()))
 }

@@ -3,8 +3,8 @@
 //! the queue here is read from it again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use farhelm_core::keys::Identity;
@@ -56,12 +56,22 @@ enum Input {
     CloseOffer(OfferId, Option<PeerId>),
 }
 
+/// What comes for the daemon.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// A letter.
+    Letter(Letter),
+    /// The addressee of a probe is not connected.
+    Away(CommandId),
+}
+
 /// A handle to the uplink; its calls never wait.
 #[derive(Clone, Debug)]
 pub(crate) struct Uplink {
     inputs: mpsc::Sender<Input>,
     lagging: Arc<AtomicBool>,
     state: watch::Receiver<RelayState>,
+    sent: Arc<Mutex<BTreeMap<StreamId, u64>>>,
 }
 
 /// The actor behind [`Uplink`].
@@ -70,8 +80,10 @@ pub(crate) struct UplinkActor {
     inputs: mpsc::Receiver<Input>,
     lagging: Arc<AtomicBool>,
     state: watch::Sender<RelayState>,
-    letters_in: mpsc::Sender<Letter>,
+    letters_in: mpsc::Sender<Mail>,
     streams: BTreeMap<StreamId, Position>,
+    /// How far each stream was handed to the relay on this connection.
+    sent: Arc<Mutex<BTreeMap<StreamId, u64>>>,
     behind: BTreeSet<StreamId>,
     queue: VecDeque<Bytes>,
     members: Option<Members>,
@@ -92,10 +104,11 @@ enum Position {
 
 impl Uplink {
     /// Makes the two halves.
-    pub(crate) fn new(journal: Journal, letters_in: mpsc::Sender<Letter>) -> (Self, UplinkActor) {
+    pub(crate) fn new(journal: Journal, letters_in: mpsc::Sender<Mail>) -> (Self, UplinkActor) {
         let (sender, inputs) = mpsc::channel(WAITING);
         let (state, state_seen) = watch::channel(RelayState::Connecting);
         let lagging = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(Mutex::new(BTreeMap::new()));
         let actor = UplinkActor {
             journal,
             inputs,
@@ -103,6 +116,7 @@ impl Uplink {
             state,
             letters_in,
             streams: BTreeMap::new(),
+            sent: Arc::clone(&sent),
             behind: BTreeSet::new(),
             queue: VecDeque::new(),
             members: None,
@@ -114,6 +128,7 @@ impl Uplink {
                 inputs: sender,
                 lagging,
                 state: state_seen,
+                sent,
             },
             actor,
         )
@@ -122,6 +137,15 @@ impl Uplink {
     /// What the relay link is doing.
     pub(crate) fn state(&self) -> watch::Receiver<RelayState> {
         self.state.clone()
+    }
+
+    /// How far each stream was handed to the relay on this connection. A letter that is given to
+    /// the uplink afterwards arrives there after it.
+    pub(crate) fn sent(&self) -> BTreeMap<StreamId, u64> {
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A durable envelope is to be sent.
@@ -235,6 +259,10 @@ impl UplinkActor {
         self.queue.clear();
         self.behind.clear();
         self.streams.clear();
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         let members = self.members.clone();
         self.queue
             .extend(members.map(|members| Frame::Members(members).to_bytes()));
@@ -306,8 +334,7 @@ impl UplinkActor {
                 if next == envelope.first && !self.behind.contains(&envelope.stream) =>
             {
                 if self.queue.len() < HIGH {
-                    self.streams
-                        .insert(envelope.stream, Position::Next(envelope.last + 1));
+                    self.is_sent(envelope.stream, envelope.last);
                     self.queue.push_back(envelope.frame);
                 } else {
                     self.behind.insert(envelope.stream);
@@ -318,6 +345,15 @@ impl UplinkActor {
             }
             Some(Position::Next(_) | Position::Asked | Position::Forked) => {}
         }
+    }
+
+    /// The relay has the stream so far, or has it in the queue.
+    fn is_sent(&mut self, stream: StreamId, head: u64) {
+        self.streams.insert(stream, Position::Next(head + 1));
+        self.sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(stream, head);
     }
 
     fn push(&mut self, frame: Bytes) {
@@ -339,7 +375,7 @@ impl UplinkActor {
             // The daemon is gone only when all of us are.
             Frame::Letter(letter) => {
                 fail::point("host.uplink.letter_came");
-                drop(self.letters_in.send(letter).await);
+                drop(self.letters_in.send(Mail::Letter(letter)).await);
             }
             Frame::WantBlob(wanted) => self.give_blob(wanted).await?,
             Frame::Problem(problem) => {
@@ -350,6 +386,9 @@ impl UplinkActor {
                 ) = (problem.letter, problem.code)
                 {
                     self.journal.commit(vec![Op::LetterPosted { id }]).await?;
+                }
+                if let (Some(id), Code::HostOffline) = (problem.letter, problem.code) {
+                    drop(self.letters_in.send(Mail::Away(id)).await);
                 }
                 if let (Some(stream), Code::Gap | Code::StoreFailed) =
                     (problem.stream, problem.code)
@@ -401,7 +440,7 @@ impl UplinkActor {
             self.streams.insert(stream, Position::Forked);
             return Ok(());
         }
-        self.streams.insert(stream, Position::Next(head + 1));
+        self.is_sent(stream, head);
         if ours.is_some_and(|ours| ours.head > head) {
             self.behind.insert(stream);
         }
@@ -438,7 +477,7 @@ impl UplinkActor {
                 self.behind.remove(&stream);
                 continue;
             };
-            self.streams.insert(stream, Position::Next(last.last + 1));
+            self.is_sent(stream, last.last);
             self.queue
                 .extend(envelopes.into_iter().map(|envelope| envelope.frame));
         }

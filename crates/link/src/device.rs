@@ -10,6 +10,7 @@ use farhelm_core::command::Outcome;
 use farhelm_core::event::{Live, Record};
 use farhelm_core::fleet::Fleet;
 use farhelm_core::keys::PublicKeys;
+use farhelm_core::presence::Presence;
 use farhelm_core::roster::{Entry, Roster};
 use farhelm_proto::{Code, CommandId, PeerId};
 use tokio::sync::mpsc;
@@ -134,6 +135,8 @@ pub struct Status {
     pub up: bool,
     /// Why there is none, once an attempt has failed.
     pub trouble: Option<DeviceError>,
+    /// What is known of the host, each fact with its time.
+    pub presence: Presence,
     /// Whether the host is connected, as far as the relay says.
     pub host_online: Option<bool>,
 }

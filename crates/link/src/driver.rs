@@ -37,6 +37,9 @@ pub struct LinkOptions {
     pub role: Role,
     /// A host counts its connections up, so that the newer of two wins; zero for devices.
     pub generation: u64,
+    /// The silence after which the connection is to count as dead, in milliseconds, where somebody
+    /// watches; otherwise the relay's word is taken.
+    pub dead_millis: Option<u64>,
     /// Program and version, for the operator's log.
     pub agent: String,
     /// A file of authorities to trust beside the system's.
@@ -212,6 +215,8 @@ impl Driver {
     }
 }
 
+/// What to ask for where a person watches, see [`LinkOptions::dead_millis`].
+pub const WATCHED_MILLIS: u64 = 4_000;
 /// Events that wait for the owner before the link stops reading.
 const EVENTS: usize = 256;
 /// Frames that wait to be written before senders wait.

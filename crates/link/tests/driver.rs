@@ -121,7 +121,7 @@ async fn f11_a_peer_comes_back_when_the_relay_has_restarted() {
     first.shutdown().await;
     let (code, _, retry_in) = down(&mut events).await;
     assert_eq!(code, Code::Restarting);
-    assert!(retry_in >= Duration::from_millis(500));
+    assert!(retry_in >= Duration::from_millis(250));
     assert!(!link.is_up());
     let second = Relay::start(Config {
         listen: address,

@@ -60,6 +60,9 @@ codes! {
     14 Restarting = "restarting", true, "the relay restarts; connect again shortly";
     15 NotAllowed = "not_allowed", false, "this relay does not serve this peer";
     16 StoreFailed = "store_failed", true, "the relay could not write to its store";
+    17 CaptivePortal = "captive_portal", true, "a page of the network answered in the relay's place; sign in to the network in a browser, then it connects by itself";
+    18 Intercepted = "intercepted", true, "the relay's certificate is by nobody this machine trusts, so something in between may be reading along; a private authority can be named with FARHELM_CA_FILE";
+    19 NotARelay = "not_a_relay", true, "something else than a relay answered at that address; check the address, or what stands in between";
     20 BadLink = "bad_link", false, "the pairing link is cut off or not a farhelm link; copy it whole";
     21 LinkExpired = "link_expired", false, "the pairing link has expired; make a new one with `farhelm pair`";
     22 LinkUsed = "link_used", false, "the pairing link was already used; make a new one with `farhelm pair`";
@@ -101,6 +104,11 @@ codes! {
     77 TunnelFailed = "tunnel_failed", true, "the tunnel program did not give an address";
     78 NotPaired = "not_paired", false, "this machine is not paired; use `farhelm join LINK`";
     79 Ambiguous = "ambiguous", false, "more than one thing matches; give more of its id";
+    80 Withheld = "withheld", true, "the relay has newer events of the host and does not pass them on";
+    81 HostSilent = "host_silent", true, "the host is connected to the relay and does not answer; look at it with `farhelm doctor` there";
+    82 ClockSkew = "clock_skew", false, "this machine's clock is wrong; set it";
+    83 NoService = "no_service", false, "there is no service manager here that Farhelm knows; start it with `farhelm up`";
+    84 Copied = "copied", false, "another daemon runs with the keys of this host, or this state folder is an older copy; end one of them";
     85 PromptChanged = "prompt_changed", false, "somebody has changed that prompt meanwhile; look at it again";
     86 Recalled = "recalled", false, "the command was taken back before it had an effect";
     87 TooLate = "too_late", false, "the command has had its effect and cannot be taken back";

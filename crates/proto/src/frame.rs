@@ -147,6 +147,10 @@ pub struct Hello {
     /// A host counts its connections up, so that the newer of two wins; others send zero.
     #[n(6)]
     pub generation: Option<u64>,
+    /// The silence after which it wants the connection to count as dead, in milliseconds, when it
+    /// wants to know sooner than the relay's usual peers. `Welcome` says what it gets.
+    #[n(7)]
+    pub dead_millis: Option<u64>,
 }
 
 /// Asks the peer to prove its key.

@@ -29,3 +29,5 @@ pub const OPEN_OFFERS: usize = 8;
 pub const OFFER_MILLIS: u64 = 10 * 60 * 1000;
 /// How long an unauthenticated connection may stay open, in milliseconds.
 pub const HELLO_MILLIS: u64 = 5_000;
+/// The shortest silence that a peer may ask to be given up after, in milliseconds.
+pub const SHORTEST_DEAD_MILLIS: u64 = 3_000;

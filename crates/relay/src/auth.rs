@@ -7,7 +7,7 @@ use farhelm_proto::{Code, PeerId, hello};
 
 use crate::clock;
 use crate::state::State;
-use crate::wire::{Pipe, Wire, WireError};
+use crate::wire::{Socket, WireError};
 
 /// A peer that proved its key.
 #[derive(Clone, Copy, Debug)]
@@ -16,16 +16,15 @@ pub(crate) struct Proven {
     pub(crate) role: Role,
     /// Of a host's connections the one with the highest wins.
     pub(crate) generation: u64,
+    /// The silence after which it asked to be given up.
+    pub(crate) dead_millis: Option<u64>,
 }
 
 /// Why a peer is not let in; none when it left by itself.
 pub(crate) type Refusal = Option<Bye>;
 
 /// Lets a peer prove its key.
-pub(crate) async fn handshake<S: Pipe>(
-    state: &State,
-    wire: &mut Wire<S>,
-) -> Result<Proven, Refusal> {
+pub(crate) async fn handshake<W: Socket>(state: &State, wire: &mut W) -> Result<Proven, Refusal> {
     let Frame::Hello(hello) = next(wire).await? else {
         return Err(Some(refusal(Code::NotNow, "expected hello")));
     };
@@ -36,6 +35,7 @@ pub(crate) async fn handshake<S: Pipe>(
         key,
         authority,
         generation,
+        dead_millis,
         agent: _,
     } = hello;
     let ours = (farhelm_proto::OLDEST_VERSION, farhelm_proto::VERSION);
@@ -75,21 +75,23 @@ pub(crate) async fn handshake<S: Pipe>(
         peer,
         role,
         generation: generation.unwrap_or(0),
+        dead_millis,
     })
 }
 
-/// What a peer is greeted with.
-pub(crate) fn welcome(state: &State) -> Frame {
+/// What a peer is greeted with that asked for `dead_millis`.
+pub(crate) fn welcome(state: &State, dead_millis: Option<u64>) -> Frame {
+    let (ping_millis, dead_millis) = state.config.liveness(dead_millis);
     Frame::Welcome(Welcome {
         store: state.store.id().into(),
         now: clock::now(),
         agent: concat!("farhelm-relay/", env!("CARGO_PKG_VERSION")).to_owned(),
-        ping_millis: state.config.ping_millis,
-        dead_millis: state.config.dead_millis,
+        ping_millis,
+        dead_millis,
     })
 }
 
-async fn next<S: Pipe>(wire: &mut Wire<S>) -> Result<Frame, Refusal> {
+async fn next<W: Socket>(wire: &mut W) -> Result<Frame, Refusal> {
     let bytes = wire.recv().await.map_err(|error| bye_for(&error))?;
     Frame::parse(&bytes).map_err(|error| match error {
         FrameError::Unknown(_) => Some(refusal(Code::NotNow, "expected a handshake")),
@@ -97,7 +99,7 @@ async fn next<S: Pipe>(wire: &mut Wire<S>) -> Result<Frame, Refusal> {
     })
 }
 
-async fn send<S: Pipe>(wire: &mut Wire<S>, frame: &Frame) -> Result<(), Refusal> {
+async fn send<W: Socket>(wire: &mut W, frame: &Frame) -> Result<(), Refusal> {
     wire.send(frame.to_bytes())
         .await
         .map_err(|error| bye_for(&error))

@@ -52,8 +52,8 @@ impl Default for Config {
             key: None,
             hosts: Vec::new(),
             blob_bytes_per_host: 256 * 1024 * 1024,
-            ping_millis: 20_000,
-            dead_millis: 45_000,
+            ping_millis: 5_000,
+            dead_millis: 10_000,
             hello_millis: limits::HELLO_MILLIS,
             unauthenticated: 4096,
         }
@@ -107,14 +107,24 @@ impl Config {
         self.hosts.is_empty() || self.hosts.contains(&peer)
     }
 
+    /// How often a peer pings, and the silence after which it counts as gone, when it asked for
+    /// `dead_millis`. Nobody gets more patience than usual, and nobody makes the relay restless.
+    pub(crate) fn liveness(&self, dead_millis: Option<u64>) -> (u64, u64) {
+        let shortest = limits::SHORTEST_DEAD_MILLIS.min(self.dead_millis);
+        let dead = dead_millis.map_or(self.dead_millis, |asked| {
+            asked.clamp(shortest, self.dead_millis)
+        });
+        (self.ping_millis.min(dead.div_ceil(2)), dead)
+    }
+
     /// How often all connections are looked at.
     pub(crate) fn sweep(&self) -> Duration {
-        Duration::from_millis((self.dead_millis / 8).clamp(10, 5_000))
+        Duration::from_millis((self.dead_millis / 8).clamp(10, 500))
     }
 
     /// Sweeps that a peer may be silent for.
-    pub(crate) fn dead_sweeps(&self) -> u32 {
+    pub(crate) fn sweeps(&self, dead_millis: u64) -> u32 {
         let sweep = u64::try_from(self.sweep().as_millis()).unwrap_or(u64::MAX);
-        u32::try_from(self.dead_millis.div_ceil(sweep)).unwrap_or(u32::MAX)
+        u32::try_from(dead_millis.div_ceil(sweep)).unwrap_or(u32::MAX)
     }
 }

@@ -1,10 +1,11 @@
-//! The HTTP side: who may ask at all, the upgrade to a WebSocket, the web app.
+//! The HTTP side: who may ask at all, the upgrade to a WebSocket, the detour for those who get
+//! none, the web app.
 //!
 //! Host and origin are checked before anything else, on every route and also on loopback.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,15 +18,19 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sha1::{Digest as _, Sha1};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::http::detour::Down;
 use crate::http::site::Site;
+use crate::lock::Lock as _;
 use crate::peer;
 use crate::state::State;
 use crate::wire::{Pipe, Wire};
 
+pub(crate) mod detour;
 pub(crate) mod site;
 
 /// Serves one connection until it ends or becomes a WebSocket.
@@ -35,26 +40,33 @@ pub(crate) async fn serve<S: Pipe>(
     io: S,
     permit: OwnedSemaphorePermit,
 ) {
-    let upgrade = Arc::new(std::sync::Mutex::new(None));
-    let service = service_fn(|mut request: Request<Incoming>| {
-        let mut response = answer(&state, &site, &request);
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            *crate::lock::Lock::hold(&*upgrade) = Some(hyper::upgrade::on(&mut request));
-        } else {
-            harden(response.headers_mut());
-        }
-        std::future::ready(Ok::<_, Infallible>(response))
+    let seat = Arc::new(Seat {
+        places: Arc::clone(permit.semaphore()),
+        permit: Mutex::new(Some(permit)),
+        upgrade: Mutex::new(None),
+    });
+    let service = service_fn(|request| {
+        let (state, site, seat) = (Arc::clone(&state), Arc::clone(&site), Arc::clone(&seat));
+        async move { Ok::<_, Infallible>(answer(&state, &site, &seat, request).await) }
     });
     let patience = Duration::from_millis(state.config.hello_millis);
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(patience)
-        .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades()
-        .await;
-    let upgrade = crate::lock::Lock::hold(&*upgrade).take();
-    let (Ok(()), Some(upgrade)) = (served, upgrade) else {
+    let mut served = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(patience)
+            .max_buf_size(HEADER_BYTES)
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades()
+    );
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = state.stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    let upgrade = seat.upgrade.hold().take();
+    let (Ok(()), Some(upgrade), Some(permit)) = (ended, upgrade, seat.permit.hold().take()) else {
         return;
     };
     let Ok(upgraded) = upgrade.await else { return };
@@ -73,30 +85,131 @@ pub(crate) async fn serve<S: Pipe>(
         .spawn("peer", peer::serve(state, wire, permit));
 }
 
-/// What a request gets.
-fn answer<B>(state: &State, site: &Site, request: &Request<B>) -> Response<Once> {
-    if let Err((status, why)) = check_names(state, request) {
-        return text(status, why);
-    }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refused = text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "only GET and HEAD are served here\n",
-        );
-        refused
-            .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
-    }
-    match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/v1/link" => upgrade(request),
-        path => site.serve(path, request.headers()),
+/// What the requests of one connection share.
+struct Seat {
+    places: Arc<Semaphore>,
+    /// The place among those who did not prove who they are. A peer's own connections need none.
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    upgrade: Mutex<Option<OnUpgrade>>,
+}
+
+impl Seat {
+    /// Takes a place again, on a connection that had left it; whether there was one.
+    fn sit(&self) -> bool {
+        let mut permit = self.permit.hold();
+        if permit.is_none() {
+            *permit = Arc::clone(&self.places).try_acquire_owned().ok();
+        }
+        permit.is_some()
     }
 }
 
+/// What a request gets.
+async fn answer(
+    state: &Arc<State>,
+    site: &Site,
+    seat: &Seat,
+    mut request: Request<Incoming>,
+) -> Response<Reply> {
+    let mut response = match check(state, &request) {
+        Err(refused) => refuse(&request, refused),
+        Ok(Route::Up) => match detour::take(state, request.headers()) {
+            Ok(up) if up.proven || seat.sit() => {
+                if up.proven {
+                    drop(seat.permit.hold().take());
+                }
+                let patience = Duration::from_millis(state.config.hello_millis);
+                up.run(request.body_mut(), patience).await.map(Reply::Once)
+            }
+            Ok(_) => refuse(&request, BUSY),
+            Err(refused) => refuse(&request, refused),
+        },
+        Ok(_) if !seat.sit() => refuse(&request, BUSY),
+        Ok(Route::Down) => detour::open(state, request.headers(), seat.permit.hold().take()),
+        Ok(Route::Health) => text(StatusCode::OK, "ok\n").map(Reply::Once),
+        Ok(Route::Link) => upgrade(&request).map(Reply::Once),
+        Ok(Route::Site) => site
+            .serve(request.uri().path(), request.headers())
+            .map(Reply::Once),
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        *seat.upgrade.hold() = Some(hyper::upgrade::on(&mut request));
+    } else {
+        harden(response.headers_mut());
+    }
+    response
+}
+
+/// Where requests go.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Health,
+    /// A WebSocket.
+    Link,
+    /// The event stream of a detour.
+    Down,
+    /// The requests of a detour.
+    Up,
+    /// The web app.
+    Site,
+}
+
+impl Route {
+    fn of(path: &str) -> Self {
+        match path {
+            "/healthz" => Self::Health,
+            "/v1/link" => Self::Link,
+            "/v1/down" => Self::Down,
+            "/v1/up" => Self::Up,
+            _ => Self::Site,
+        }
+    }
+
+    /// What it may be asked with.
+    const fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Up => &[Method::POST],
+            Self::Down => &[Method::GET],
+            Self::Health | Self::Link | Self::Site => &[Method::GET, Method::HEAD],
+        }
+    }
+}
+
+/// Whether a request may be made at all: by these names, and in this manner.
+fn check<B>(state: &State, request: &Request<B>) -> Result<Route, Refused> {
+    check_names(state, request)?;
+    let route = Route::of(request.uri().path());
+    if route.methods().contains(request.method()) {
+        return Ok(route);
+    }
+    Err((
+        StatusCode::METHOD_NOT_ALLOWED,
+        "that method is not served here\n",
+    ))
+}
+
+/// Why a request is not served, for people.
+type Refused = (StatusCode, &'static str);
+
+fn refuse<B>(request: &Request<B>, (status, why): Refused) -> Response<Reply> {
+    let mut refused = text(status, why).map(Reply::Once);
+    let methods = Route::of(request.uri().path()).methods();
+    let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+    if status == StatusCode::METHOD_NOT_ALLOWED
+        && let Ok(names) = HeaderValue::from_str(&names.join(", "))
+    {
+        refused.headers_mut().insert(header::ALLOW, names);
+    }
+    refused
+}
+
+const BUSY: Refused = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "too many wait already; come again\n",
+);
+
 /// Whether the request names this relay, and does not come from a page elsewhere.
-fn check_names<B>(state: &State, request: &Request<B>) -> Result<(), (StatusCode, &'static str)> {
+fn check_names<B>(state: &State, request: &Request<B>) -> Result<(), Refused> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let named = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host
@@ -196,6 +309,41 @@ fn text(status: StatusCode, text: &'static str) -> Response<Once> {
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     response
+}
+
+/// The body of any answer.
+pub(crate) enum Reply {
+    Once(Once),
+    Down(Down),
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Once(body) => Pin::new(body).poll_frame(cx),
+            Self::Down(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Once(body) => body.is_end_stream(),
+            Self::Down(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Once(body) => body.size_hint(),
+            Self::Down(_) => SizeHint::default(),
+        }
+    }
 }
 
 /// A body that is one piece.

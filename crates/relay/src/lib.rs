@@ -22,8 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use farhelm_proto::Code;
-use farhelm_proto::frame::Bye;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -110,13 +108,13 @@ impl Relay {
         }
         let unauthenticated = Arc::new(Semaphore::new(config.unauthenticated));
         let state = Arc::new(State::new(config, store, authorities));
+        let stop = state.stop.clone();
         let door = Door {
             state,
             site: Arc::new(Site::embedded()),
             tls,
             unauthenticated,
         };
-        let stop = CancellationToken::new();
         door.state.tasks.spawn(
             "sweep",
             listen::sweep(Arc::clone(&door.state), stop.clone()),
@@ -179,13 +177,7 @@ impl Relay {
 
     fn stop_all(&self) {
         self.stop.cancel();
-        let spread = fresh::<2>().map_or(0, u16::from_be_bytes);
-        let retry_millis = RETRY_MILLIS + u64::from(spread) % RETRY_MILLIS;
-        self.door.state.close_all(&Bye {
-            code: Code::Restarting,
-            detail: None,
-            retry_millis: Some(retry_millis),
-        });
+        self.door.state.close_all();
     }
 }
 
@@ -204,7 +196,5 @@ pub(crate) fn fresh<const N: usize>() -> anyhow::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// How long peers are told to stay away, at least; they spread over as much again.
-const RETRY_MILLIS: u64 = 500;
 /// How long a shutdown waits for connections to end.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -30,6 +30,8 @@ pub(crate) struct Outbox {
     waker: AtomicWaker,
     /// The relay's tick at which something came from the peer.
     seen: AtomicU32,
+    /// Ticks that the peer may be silent for.
+    patience: u32,
 }
 
 #[derive(Default)]
@@ -54,13 +56,14 @@ pub(crate) struct Errands {
 }
 
 impl Outbox {
-    pub(crate) fn new(id: ConnId, peer: PeerId) -> Self {
+    pub(crate) fn new(id: ConnId, peer: PeerId, patience: u32) -> Self {
         Self {
             id,
             peer,
             inner: Mutex::default(),
             waker: AtomicWaker::new(),
             seen: AtomicU32::new(0),
+            patience,
         }
     }
 
@@ -115,6 +118,15 @@ impl Outbox {
         inner.queue.push_back((CONTROL, bytes));
         drop(inner);
         self.waker.wake();
+    }
+
+    /// Queues what somebody else sent and nobody keeps, if there is room; says whether.
+    pub(crate) fn pass(&self, bytes: &Bytes) -> bool {
+        let taken = self.inner.hold().push(CONTROL, bytes);
+        if taken {
+            self.waker.wake();
+        }
+        taken
     }
 
     /// Queues a problem.
@@ -229,9 +241,9 @@ impl Outbox {
         self.seen.store(tick, Ordering::Relaxed);
     }
 
-    /// Ticks since the last sign of life.
-    pub(crate) fn silent_for(&self, tick: u32) -> u32 {
-        tick.saturating_sub(self.seen.load(Ordering::Relaxed))
+    /// Whether there was no sign of life for too long.
+    pub(crate) fn is_dead(&self, tick: u32) -> bool {
+        tick.saturating_sub(self.seen.load(Ordering::Relaxed)) > self.patience
     }
 }
 
@@ -297,7 +309,7 @@ mod tests {
 
     #[test]
     fn f19_a_full_outbox_refuses_envelopes_and_keeps_answers() {
-        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]));
+        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]), 1);
         let frame = |seq| Sealed {
             first: seq,
             last: seq,
@@ -317,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_newer_receipt_or_presence_replaces_the_one_that_waits() {
-        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]));
+        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]), 1);
         let host = PeerId::from_bytes([2; 16]);
         let presence = |online| Presence {
             host,

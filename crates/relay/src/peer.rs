@@ -1,4 +1,4 @@
-//! One authenticated connection: a task that owns its socket, sends what is in its outbox, and
+//! One authenticated connection, whatever carries it: a task that owns its socket, sends what is in its outbox, and
 //! acts on what the peer sends.
 //!
 //! Reading and sending go on side by side, so that a peer that reads slowly is still heard. When
@@ -21,7 +21,7 @@ use crate::clock;
 use crate::lock::Lock as _;
 use crate::outbox::{About, Outbox, SubId};
 use crate::state::{SharedHub, State};
-use crate::wire::{Pipe, Wire, WireError};
+use crate::wire::{Socket, WireError};
 
 mod blobs;
 mod host;
@@ -29,9 +29,9 @@ mod letters;
 mod reader;
 
 /// A connection whose peer proved its key.
-pub(crate) struct Peer<S> {
+pub(crate) struct Peer<W> {
     state: Arc<State>,
-    wire: Wire<S>,
+    wire: W,
     me: PeerId,
     outbox: Arc<Outbox>,
     /// The hub of this host, when the peer is one.
@@ -46,6 +46,8 @@ pub(crate) struct Peer<S> {
     arrived: Vec<Bytes>,
     /// Why nothing more comes.
     ended: Option<WireError>,
+    /// The relay's tick at which a long message was last seen to be under way.
+    under_way: Option<u32>,
     /// Subscriptions that are fed from the store, in turns.
     feeding: VecDeque<SubId>,
     /// Whether letters wait, beyond the last one sent.
@@ -65,9 +67,9 @@ struct Sub {
 type Handled = Result<(), Bye>;
 
 /// Runs a connection from its upgrade to its end.
-pub(crate) async fn serve<S: Pipe>(
+pub(crate) async fn serve<W: Socket>(
     state: Arc<State>,
-    mut wire: Wire<S>,
+    mut wire: W,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
     let patience = Duration::from_millis(state.config.hello_millis);
@@ -98,8 +100,9 @@ async fn admit(
     proven: Proven,
 ) -> Result<(Proven, Arc<Outbox>, Option<SharedHub>), Bye> {
     fail::point("relay.peer.proven");
-    let outbox = state.outbox(proven.peer);
-    outbox.say(&auth::welcome(state));
+    let (_, dead_millis) = state.config.liveness(proven.dead_millis);
+    let outbox = state.outbox(proven.peer, dead_millis);
+    outbox.say(&auth::welcome(state, proven.dead_millis));
     let own = match proven.role {
         Role::Host => {
             let hub = state
@@ -127,10 +130,10 @@ async fn admit(
     Ok((proven, outbox, own))
 }
 
-impl<S: Pipe> Peer<S> {
+impl<W: Socket> Peer<W> {
     fn new(
         state: Arc<State>,
-        wire: Wire<S>,
+        wire: W,
         proven: Proven,
         outbox: Arc<Outbox>,
         own: Option<SharedHub>,
@@ -148,6 +151,7 @@ impl<S: Pipe> Peer<S> {
             hand: VecDeque::new(),
             arrived: Vec::new(),
             ended: None,
+            under_way: None,
             feeding: VecDeque::new(),
             mail: false,
             last_letter: 0,
@@ -233,10 +237,25 @@ impl<S: Pipe> Peer<S> {
                 Poll::Pending => break,
             }
         }
-        if !self.arrived.is_empty() || self.wire.owes() {
-            self.outbox.see(self.state.tick());
+        if self.wire.stirred() {
+            self.note_life();
         }
         true
+    }
+
+    /// Bytes came. A peer on a thin line that sends something long cannot ask for a sign of life
+    /// meanwhile, so it is given one.
+    fn note_life(&mut self) {
+        let tick = self.state.tick();
+        self.outbox.see(tick);
+        if !self.arrived.is_empty() {
+            self.under_way = None;
+        } else if self.under_way.is_some_and(|before| before != tick) {
+            self.under_way = Some(tick);
+            self.outbox.say(&Frame::Pong(0));
+        } else {
+            self.under_way = Some(tick);
+        }
     }
 
     /// Ready when everything that waited was sent.

@@ -7,11 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use bytes::Bytes;
 use farhelm_proto::frame::Bye;
 use farhelm_proto::{Code, PeerId, Timestamp};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::authority::Authorities;
 use crate::config::Config;
+use crate::http::detour::Detours;
 use crate::hub::Hub;
 use crate::lock::Lock as _;
 use crate::outbox::{ConnId, Outbox};
@@ -27,11 +31,15 @@ pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) authorities: Authorities,
     pub(crate) tasks: Tasks,
+    /// Cancelled when the relay ends.
+    pub(crate) stop: CancellationToken,
     hubs: Shards<SharedHub>,
     /// Connections by peer, for letters.
     peers: Shards<Vec<Arc<Outbox>>>,
-    /// Why connections are sent away that come while the relay ends.
-    ending: OnceLock<Bye>,
+    /// Open detours, by their keys.
+    pub(crate) detours: Detours,
+    /// Over how many milliseconds peers are spread that are told to come back, once it ends.
+    ending: OnceLock<u64>,
     next_conn: AtomicU64,
     tick: AtomicU32,
 }
@@ -43,8 +51,10 @@ impl State {
             store,
             authorities,
             tasks: Tasks::default(),
+            stop: CancellationToken::new(),
             hubs: Shards::default(),
             peers: Shards::default(),
+            detours: Detours::default(),
             ending: OnceLock::new(),
             next_conn: AtomicU64::new(1),
             tick: AtomicU32::new(0),
@@ -52,8 +62,9 @@ impl State {
     }
 
     /// The queue of a connection that was just authenticated.
-    pub(crate) fn outbox(&self, peer: PeerId) -> Arc<Outbox> {
-        let outbox = Outbox::new(self.next_conn.fetch_add(1, Ordering::Relaxed), peer);
+    pub(crate) fn outbox(&self, peer: PeerId, dead_millis: u64) -> Arc<Outbox> {
+        let id = self.next_conn.fetch_add(1, Ordering::Relaxed);
+        let outbox = Outbox::new(id, peer, self.config.sweeps(dead_millis));
         outbox.see(self.tick());
         outbox.into()
     }
@@ -71,8 +82,8 @@ impl State {
             .entry(outbox.peer)
             .or_default()
             .push(Arc::clone(outbox));
-        if let Some(bye) = self.ending.get() {
-            outbox.close(bye.clone());
+        if let Some(spread) = self.ending.get() {
+            outbox.close(come_back(*spread));
         }
     }
 
@@ -92,6 +103,14 @@ impl State {
         for outbox in self.peers.of(&peer).hold().get(&peer).into_iter().flatten() {
             outbox.mail();
         }
+    }
+
+    /// Passes something on to every connection of a peer that has room for it, and says whether
+    /// there was one.
+    pub(crate) fn pass(&self, peer: PeerId, bytes: &Bytes) -> bool {
+        let peers = self.peers.of(&peer).hold();
+        let outboxes = peers.get(&peer).into_iter().flatten();
+        outboxes.filter(|outbox| outbox.pass(bytes)).count() > 0
     }
 
     /// The hub of a host that this relay knows.
@@ -119,12 +138,19 @@ impl State {
         })
     }
 
-    /// Ends every connection, and those that come later.
-    pub(crate) fn close_all(&self, bye: &Bye) {
-        self.ending.get_or_init(|| bye.clone());
+    /// Ends every connection, and those that come later. Each is told another moment to come
+    /// back, over a time that grows with their number: a relay that starts must not be run down.
+    pub(crate) fn close_all(&self) {
+        let mut count = 0;
+        self.peers
+            .each(|peers| count += peers.values().map(Vec::len).sum::<usize>());
+        let wanted = u64::try_from(count).unwrap_or(u64::MAX) / PEERS_PER_MILLI;
+        let spread = *self
+            .ending
+            .get_or_init(|| wanted.clamp(SHORTEST_SPREAD_MILLIS, LONGEST_SPREAD_MILLIS));
         self.peers.each(|peers| {
             for outbox in peers.values().flatten() {
-                outbox.close(bye.clone());
+                outbox.close(come_back(spread));
             }
         });
     }
@@ -133,7 +159,6 @@ impl State {
     /// those who waited too long for a blob, forgets hubs that nobody uses.
     pub(crate) fn sweep(&self, now: Timestamp) {
         let tick = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
-        let patience = self.config.dead_sweeps();
         let late = Bye {
             code: Code::Timeout,
             detail: None,
@@ -143,7 +168,7 @@ impl State {
             for outbox in peers
                 .values()
                 .flatten()
-                .filter(|outbox| outbox.silent_for(tick) > patience)
+                .filter(|outbox| outbox.is_dead(tick))
             {
                 outbox.close(late.clone());
             }
@@ -202,4 +227,20 @@ impl<V> Shards<V> {
     }
 }
 
+/// What a peer is told by a relay that ends.
+fn come_back(spread_millis: u64) -> Bye {
+    let chance = crate::fresh().map_or(0, u64::from_be_bytes);
+    Bye {
+        code: Code::Restarting,
+        detail: None,
+        retry_millis: Some(RETRY_MILLIS + chance % spread_millis),
+    }
+}
+
 const SHARDS: usize = 32;
+/// How long peers are told to stay away from a relay that ends, at least.
+const RETRY_MILLIS: u64 = 250;
+/// Peers that a relay lets in per millisecond without effort.
+const PEERS_PER_MILLI: u64 = 8;
+const SHORTEST_SPREAD_MILLIS: u64 = 250;
+const LONGEST_SPREAD_MILLIS: u64 = 4_000;

@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::{Future as _, poll_fn};
+use std::future::Future as _;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
@@ -19,15 +19,17 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use crate::wire::codec::{Head, Opcode};
+pub(crate) use crate::wire::socket::Socket;
 
 mod codec;
+mod socket;
 
 /// A byte stream that carries one peer.
 pub(crate) trait Pipe: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static> Pipe for T {}
 
 /// Why nothing more comes from a socket.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(crate) enum WireError {
     /// The other side closed, or the connection broke.
     #[error("the connection ended")]
@@ -63,6 +65,8 @@ pub(crate) struct Wire<S> {
     pongs: Vec<Bytes>,
     /// Whether something was written and not flushed.
     dirty: bool,
+    /// Whether anything was read since somebody asked.
+    stirred: bool,
 }
 
 impl<S: Pipe> Wire<S> {
@@ -77,94 +81,7 @@ impl<S: Pipe> Wire<S> {
             payload: Bytes::new(),
             pongs: Vec::new(),
             dirty: false,
-        }
-    }
-
-    /// Changes the longest message accepted.
-    pub(crate) const fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
-    }
-
-    /// The next message.
-    pub(crate) async fn recv(&mut self) -> Result<Bytes, WireError> {
-        poll_fn(|cx| self.poll_recv(cx)).await
-    }
-
-    /// Sends one message.
-    pub(crate) async fn send(&mut self, message: Bytes) -> Result<(), WireError> {
-        let mut queue = VecDeque::from([message]);
-        poll_fn(|cx| self.poll_send(cx, &mut queue)).await
-    }
-
-    /// The next message, when there is one.
-    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, WireError>> {
-        loop {
-            match self.decode()? {
-                Some(message) => return Poll::Ready(Ok(message)),
-                None => ready!(self.poll_fill(cx))?,
-            }
-        }
-    }
-
-    /// Sends and flushes everything in `queue`. Ready when the socket took all of it.
-    pub(crate) fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        queue: &mut VecDeque<Bytes>,
-    ) -> Poll<Result<(), WireError>> {
-        loop {
-            while self.rest.has_remaining() {
-                let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.rest))?;
-                if written == 0 {
-                    return Poll::Ready(Err(WireError::Ended));
-                }
-                self.rest.advance(written);
-                self.dirty = true;
-            }
-            if self.payload.has_remaining() {
-                self.rest = std::mem::take(&mut self.payload);
-                continue;
-            }
-            if queue.is_empty() && self.pongs.is_empty() {
-                break;
-            }
-            ready!(self.poll_gathered(cx, queue))?;
-        }
-        self.rest = Bytes::new();
-        if self.dirty {
-            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
-            self.dirty = false;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Whether a pong waits to be sent.
-    pub(crate) const fn owes(&self) -> bool {
-        !self.pongs.is_empty()
-    }
-
-    /// Sends a last message and closes, in bounded time and without a reset that could overtake
-    /// the message: what the other side still sends is read and dropped for a moment.
-    pub(crate) async fn close(mut self, last: Option<Bytes>, patience: Duration) {
-        let farewell = async {
-            if let Some(last) = last {
-                self.send(last).await?;
-            }
-            self.io.write_all(&codec::CLOSE).await?;
-            self.io.flush().await?;
-            self.io.shutdown().await?;
-            let mut sink = [0; 1024];
-            let mut left = DRAIN_BYTES;
-            while left > 0 {
-                match self.io.read(&mut sink).await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read),
-                }
-            }
-            Ok::<(), WireError>(())
-        };
-        if tokio::time::timeout(patience, farewell).await.is_err() {
-            tracing::debug!("a peer did not close in time");
+            stirred: false,
         }
     }
 
@@ -227,6 +144,7 @@ impl<S: Pipe> Wire<S> {
                 Poll::Ready(Ok::<usize, io::Error>(buffer.filled().len()))
             }))?
         };
+        self.stirred |= read > 0;
         Poll::Ready(if read == 0 {
             Err(WireError::Ended)
         } else {
@@ -282,6 +200,82 @@ impl<S: Pipe> Wire<S> {
             }
         }
         Ok(None)
+    }
+}
+
+impl<S: Pipe> Socket for Wire<S> {
+    fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, WireError>> {
+        loop {
+            match self.decode()? {
+                Some(message) => return Poll::Ready(Ok(message)),
+                None => ready!(self.poll_fill(cx))?,
+            }
+        }
+    }
+
+    /// Ready when the socket took all of it, and it was flushed.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: &mut VecDeque<Bytes>,
+    ) -> Poll<Result<(), WireError>> {
+        loop {
+            while self.rest.has_remaining() {
+                let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.rest))?;
+                if written == 0 {
+                    return Poll::Ready(Err(WireError::Ended));
+                }
+                self.rest.advance(written);
+                self.dirty = true;
+            }
+            if self.payload.has_remaining() {
+                self.rest = std::mem::take(&mut self.payload);
+                continue;
+            }
+            if queue.is_empty() && self.pongs.is_empty() {
+                break;
+            }
+            ready!(self.poll_gathered(cx, queue))?;
+        }
+        self.rest = Bytes::new();
+        if self.dirty {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.dirty = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// Without a reset that could overtake the message: what the other side still sends is read
+    /// and dropped for a moment.
+    async fn close(mut self, last: Option<Bytes>, patience: Duration) {
+        let farewell = async {
+            if let Some(last) = last {
+                self.send(last).await?;
+            }
+            self.io.write_all(&codec::CLOSE).await?;
+            self.io.flush().await?;
+            self.io.shutdown().await?;
+            let mut sink = [0; 1024];
+            let mut left = DRAIN_BYTES;
+            while left > 0 {
+                match self.io.read(&mut sink).await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
+                }
+            }
+            Ok::<(), WireError>(())
+        };
+        if tokio::time::timeout(patience, farewell).await.is_err() {
+            tracing::debug!("a peer did not close in time");
+        }
     }
 }
 

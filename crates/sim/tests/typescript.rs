@@ -10,7 +10,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use farhelm_core::{
-    ask, command, content, event, fleet, grant, keys, pairing, roster, seal, session,
+    ask, command, content, event, fleet, grant, keys, pairing, presence, probe, roster, seal,
+    session,
 };
 use farhelm_proto::{Code, Timestamp, limits};
 use ts_rs::{Config, TS as _};
@@ -118,6 +119,20 @@ fn types() -> String {
     add(roster::Change::decl(&cfg));
     add(pairing::PairRequest::decl(&cfg));
     add(pairing::PairAnswer::decl(&cfg));
+    add(probe::ProbeBody::decl(&cfg));
+    add(probe::Probe::decl(&cfg));
+    add(probe::Echo::decl(&cfg));
+    add(probe::Pulse::decl(&cfg));
+    add(probe::Held::decl(&cfg));
+    add(presence::Presence::decl(&cfg));
+    add(presence::Path::decl(&cfg));
+    add(presence::Fact::<bool>::decl(&cfg));
+    add(presence::SessionPresence::decl(&cfg));
+    add(presence::Read::decl(&cfg));
+    add(presence::Behind::decl(&cfg));
+    add(presence::Sighting::decl(&cfg));
+    add(presence::Reach::decl(&cfg));
+    add(presence::TurnSeen::decl(&cfg));
     let text = text.replace("/**\n * ", "/** ").replace("\n */\n", " */\n");
     text.trim_end().to_owned() + "\n"
 }

@@ -31,6 +31,20 @@ export class Conversation {
   #turnBegan: number | null = null;
   #begun = false;
 
+  /**
+   * Says what is open around the events that follow: tool calls that began before them, and
+   * questions that wait and were asked before them, so that whoever sees the end sees every one.
+   */
+  goOn(
+    session: Session,
+    asked: readonly { readonly approval: string; readonly ask: string; readonly at: number }[],
+  ): void {
+    this.#tools = session.tools;
+    for (const { approval, ask, at } of asked) {
+      this.#put({ kind: 'approval', key: approval, at, approval, ask, settled: null });
+    }
+  }
+
   apply(record: LogRecord): void {
     const { event } = record;
     this.#begin(record);

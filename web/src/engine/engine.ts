@@ -463,10 +463,18 @@ export class Engine {
         return;
       case 'older': {
         const host = this.#hosts.get(this.#opened.get(message.session)?.host ?? '');
-        const log = host?.sessions.get(message.session);
-        if (host !== undefined && log !== undefined) this.#askOlder(host, log.stream.stream);
+        const log = this.#shown(message.session);
+        if (host === undefined || log === undefined) return;
+        if (!(await log.older())) this.#askOlder(host, log.stream.stream);
         return;
       }
+      case 'newer':
+        return this.#shown(message.session)?.newer();
+      case 'latest':
+        return this.#shown(message.session)?.latest();
+      case 'look':
+        this.#shown(message.session)?.shownBy(from, message.following);
+        return;
       case 'wish': {
         const host = this.#hosts.get(message.host);
         if (host === undefined) return;
@@ -496,12 +504,19 @@ export class Engine {
     shown.pages.add(from);
     this.#opened.set(session, shown);
     const log = await host.session(session);
+    log.shownBy(from, true);
     this.#subscribe(host, log.stream.stream);
     this.#reset(session, log, from);
   }
 
+  /** A session that a page shows. */
+  #shown(session: string): SessionLog | undefined {
+    return this.#hosts.get(this.#opened.get(session)?.host ?? '')?.sessions.get(session);
+  }
+
   #close(from: string, session: string): void {
     const shown = this.#opened.get(session);
+    this.#shown(session)?.hiddenBy(from);
     shown?.pages.delete(from);
     if (shown?.pages.size === 0) this.#opened.delete(session);
   }
@@ -582,8 +597,7 @@ export class Engine {
   }
 
   #post(session: string): void {
-    const host = this.#hosts.get(this.#opened.get(session)?.host ?? '');
-    const log = host?.sessions.get(session);
+    const log = this.#shown(session);
     if (log === undefined) return;
     const changed = log.takeChanged();
     if (changed === null) this.#reset(session, log, null);

@@ -51,6 +51,7 @@ const FRAMES = {
       agent: maybe(4, text),
       authority: field(5, text),
       generation: maybe(6, uint),
+      deadMillis: maybe(7, uint),
     }),
   },
   challenge: { number: 2, body: struct({ version: field(0, uint), nonce: field(1, bytes(32)) }) },

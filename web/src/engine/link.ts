@@ -126,6 +126,7 @@ export class Link {
       agent: AGENT,
       authority: this.#relay.host,
       generation: null,
+      deadMillis: null,
     });
     socket.send(hello);
   }

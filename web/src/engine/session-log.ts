@@ -1,12 +1,23 @@
-/** One session as this device has it: its stream, its records, and the conversation they make. */
+/**
+ * One session as this device has it: its stream, what is open at its end, and the stretch of it
+ * that is shown.
+ */
 import type { Live, LogRecord } from '../protocol/types';
 import { type Bytes, fromUtf8 } from './bytes';
-import { Conversation } from './conversation';
+import { OpenState } from './open-state';
 import type { Row } from './rows';
-import { activityOf, pendingOf } from './session';
+import { activityOf } from './session';
 import type { Store } from './store';
 import { Stream } from './stream';
 import type { ConversationState, PendingApproval } from './views';
+import { Window } from './window';
+
+/** Records that are shown at most, and those that are left when it becomes more. */
+const SHOWN = { limit: 1_200, keep: 800 };
+/** The same for a session that no page shows. */
+const UNSEEN = { limit: 400, keep: 200 };
+/** Records that are read from the store at a time. */
+const PAGE = 300;
 
 export interface SessionLogEvents {
   now(): number;
@@ -22,10 +33,10 @@ export class SessionLog {
   readonly session: string;
   readonly stream: Stream<LogRecord>;
   readonly #events: SessionLogEvents;
-  readonly #records: LogRecord[] = [];
-  #conversation = new Conversation();
-  /** Whether rows moved, so that a page must be told all of them. */
-  #moved = false;
+  readonly #open = new OpenState();
+  readonly #window = new Window(this.#open);
+  /** Pages that show it, and whether each stays at the end. */
+  readonly #pages = new Map<string, boolean>();
 
   constructor(
     host: { readonly peer: string; readonly key: CryptoKey },
@@ -47,69 +58,102 @@ export class SessionLog {
 
   /** Whether its open state is known in full. */
   get complete(): boolean {
-    return this.#conversation.complete;
+    return this.#open.complete;
   }
 
   get rows(): readonly Row[] {
-    return this.#conversation.rows;
+    return this.#window.rows;
   }
 
   state(): ConversationState {
-    const { session, usage } = this.#conversation;
-    const { sync, older } = this.stream;
-    return { sync, session, activity: activityOf(session), usage, older };
+    const { session, usage } = this.#open;
+    const { sync } = this.stream;
+    const older = this.#hasStored ? 'more' : this.stream.older;
+    const newer = this.#window.isAtEnd ? 'none' : 'more';
+    return { sync, session, activity: activityOf(session), usage, older, newer };
   }
 
   /** The rows that changed since this was last asked; nothing when all must be told. */
   takeChanged(): (readonly [number, Row])[] | null {
-    const touched = this.#conversation.takeTouched();
-    if (this.#moved) {
-      this.#moved = false;
-      return null;
-    }
-    return touched.flatMap((at) => {
-      const row = this.#conversation.rows[at];
-      return row === undefined ? [] : [[at, row] as const];
-    });
+    return this.#window.takeChanged();
   }
 
   pending(): PendingApproval[] {
-    const { session } = this.#conversation;
-    if (!this.complete || session.ended) return [];
-    const asked = new Map(
-      this.rows.flatMap((row) => (row.kind === 'approval' ? [[row.approval, row.at]] : [])),
-    );
-    return pendingOf(session).map((approval) => ({
-      host: this.stream.host,
-      session: this.session,
-      title: session.title,
-      approval,
-      ask: session.approvals[approval]?.ask ?? '',
-      at: asked.get(approval) ?? 0,
-    }));
+    const { host } = this.stream;
+    const { title } = this.#open.session;
+    return this.#open.pending().map((open) => ({ host, session: this.session, title, ...open }));
+  }
+
+  // --- where pages look
+
+  /** A page shows it; `following` says that it stays at the end. */
+  shownBy(page: string, following: boolean): void {
+    this.#pages.set(page, following);
+  }
+
+  hiddenBy(page: string): void {
+    this.#pages.delete(page);
+  }
+
+  /** Shows older records from the store; false when the relay must be asked. */
+  async older(): Promise<boolean> {
+    const { first } = this.#window;
+    if (first === null || !this.#hasStored) return false;
+    this.#window.prepend(await this.stream.readBack(first - 1, PAGE));
+    this.#window.dropNewest(SHOWN.limit, SHOWN.keep);
+    this.#events.changed(this.session);
+    return true;
+  }
+
+  /** Shows newer records, where what is shown is not the end. */
+  async newer(): Promise<void> {
+    const { last, isAtEnd } = this.#window;
+    if (last === null || isAtEnd) return;
+    const records = await this.stream.readOn(last, PAGE);
+    const end = records.at(-1)?.seq ?? last;
+    this.#window.extend(records, end === this.stream.cursor);
+    this.#window.dropOldest(SHOWN.limit, SHOWN.keep);
+    this.#events.changed(this.session);
+  }
+
+  /** Shows the end. */
+  async latest(): Promise<void> {
+    const { cursor } = this.stream;
+    if (this.#window.isAtEnd || cursor === null) return;
+    this.#window.reset(await this.stream.readBack(cursor, PAGE));
+    this.#events.changed(this.session);
+  }
+
+  /** Whether there are older records here than those that are shown. */
+  get #hasStored(): boolean {
+    const { first } = this.#window;
+    return first !== null && first > (this.stream.first ?? first);
   }
 
   #append(records: readonly LogRecord[]): void {
-    this.#records.push(...records);
-    for (const record of records) this.#conversation.apply(record);
+    this.#open.append(records);
+    this.#window.append(records);
+    const { limit, keep } = this.#pages.size === 0 ? UNSEEN : SHOWN;
+    // Nobody's place is pulled away: who looks at older rows keeps them, and misses the end instead.
+    const isRead = [...this.#pages.values()].includes(false);
+    if (isRead) this.#window.dropNewest(limit, keep);
+    else this.#window.dropOldest(limit, keep);
     this.#events.caused(records.flatMap(({ cause }) => cause ?? []));
     this.#events.changed(this.session);
     this.#events.hostChanged();
   }
 
   #prepend(records: readonly LogRecord[]): void {
-    this.#records.unshift(...records);
-    const before = this.#conversation;
-    this.#conversation = new Conversation();
-    for (const record of this.#records) this.#conversation.apply(record);
-    this.#conversation.adoptLive(before);
-    this.#moved = true;
+    this.#open.prepend(records);
+    // A page of the relay may hold very many; those before the nearest are in the store.
+    this.#window.prepend(records.slice(-PAGE));
+    this.#window.dropNewest(SHOWN.limit, SHOWN.keep);
     this.#events.changed(this.session);
     this.#events.hostChanged();
   }
 
   #live(after: number, deltas: Bytes): void {
-    for (const live of parseLive(deltas)) this.#conversation.applyLive(after, this.#events.now(), live);
+    for (const live of parseLive(deltas)) this.#window.live(after, this.#events.now(), live);
     this.#events.changed(this.session);
   }
 }

@@ -166,16 +166,47 @@ export class Store {
     return (await this.#db.get('streams', [host, stream])) ?? null;
   }
 
-  /** The newest envelopes of a stream, at most `limit`, in rising order. */
-  async envelopes(host: string, stream: string, limit: number): Promise<EnvelopeRow[]> {
-    const range = IDBKeyRange.bound([host, stream], [host, stream, []]);
+  /** The envelope that holds the event `seq` and those before it, in rising order, up to one that is enough. */
+  async envelopesBack(
+    host: string,
+    stream: string,
+    seq: number,
+    isEnough: (bytes: Bytes) => boolean,
+  ): Promise<EnvelopeRow[]> {
+    const { store } = this.#db.transaction('envelopes');
+    const all = IDBKeyRange.bound([host, stream, seq], [host, stream, []]);
+    const newest = (await store.getKey(all)) ?? [host, stream, seq];
     const rows: EnvelopeRow[] = [];
-    let cursor = await this.#db.transaction('envelopes').store.openCursor(range, 'prev');
-    while (cursor !== null && rows.length < limit) {
+    let cursor = await store.openCursor(IDBKeyRange.bound([host, stream], newest), 'prev');
+    while (cursor !== null) {
       rows.push(cursor.value);
+      if (isEnough(cursor.value.bytes)) break;
       cursor = await cursor.continue();
     }
     return rows.reverse();
+  }
+
+  /** The envelopes that hold the events from `first` on, up to the one that holds `last`. */
+  async envelopesOn(host: string, stream: string, first: number, last: number): Promise<EnvelopeRow[]> {
+    const range = IDBKeyRange.bound([host, stream, first], [host, stream, []]);
+    const rows: EnvelopeRow[] = [];
+    let cursor = await this.#db.transaction('envelopes').store.openCursor(range);
+    while (cursor !== null) {
+      rows.push(cursor.value);
+      if (cursor.value.last >= last) break;
+      cursor = await cursor.continue();
+    }
+    return rows;
+  }
+
+  /** The oldest of the newest `limit` envelopes; nothing when there are not many more. */
+  async oldestKept(host: string, stream: string, limit: number): Promise<EnvelopeRow | null> {
+    const { store } = this.#db.transaction('envelopes');
+    const range = IDBKeyRange.bound([host, stream], [host, stream, []]);
+    const count = await store.count(range);
+    if (count <= limit + limit / 4) return null;
+    const cursor = await store.openCursor(range);
+    return (await cursor?.advance(count - limit))?.value ?? null;
   }
 
   /** Makes envelopes and the place that they lead to durable together. */

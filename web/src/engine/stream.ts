@@ -33,8 +33,10 @@ export type Need =
   | { readonly kind: 'later' }
   | { readonly kind: 'keys'; readonly epoch: number };
 
-/** Envelopes of one stream that are opened when the app starts. */
-const KEPT_ENVELOPES = 2_000;
+/** Envelopes of one stream that are kept from one start of the app to the next. */
+const KEPT_ENVELOPES = 4_000;
+/** Events that are opened when a stream is read back, besides its open state. */
+const LOADED = 200;
 /** Envelopes that wait for a key. */
 const MAX_HELD = 256;
 /** How often a relay may name an older place than was read before that is an alarm. */
@@ -78,20 +80,40 @@ export class Stream<R extends AnyRecord> {
     this.#owner = owner;
   }
 
-  /** Reads back what was kept; nothing of it is believed that does not open. */
+  /**
+   * Reads back the end of what was kept: the whole open state, and a page. Nothing of it is believed
+   * that does not open.
+   */
   async load(): Promise<void> {
     const row = await this.#store.stream(this.host, this.stream);
     if (row === null) return;
-    const kept = await this.#store.envelopes(this.host, this.stream, KEPT_ENVELOPES);
-    const records: R[] = [];
-    for (const { bytes } of kept) records.push(...(await this.#reopen(decodeEnvelope(bytes))));
-    const oldest = kept[0];
-    if (oldest === undefined) return;
-    const header = parseEnvelopeHeader(decodeEnvelope(oldest.bytes));
+    let base = 0;
+    const wanted = Math.max(1, row.head.seq - LOADED + 1);
+    const kept = await this.#store.envelopesBack(this.host, this.stream, row.head.seq, (bytes) => {
+      const header = parseEnvelopeHeader(decodeEnvelope(bytes));
+      base = Math.max(base, header.base);
+      return header.first <= Math.min(wanted, base);
+    });
+    const records = await this.#reopenAll(kept);
+    if (records.length === 0) return;
     this.#head = row.head;
-    this.#low = { first: header.first, prev: header.prev };
-    if (header.first > row.low.first) await this.#store.trim({ ...row, low: this.#low });
+    this.#low = await this.#trim(row);
+    this.#base = base;
     this.#owner.records(records);
+  }
+
+  /** The records up to the event `seq` that are kept, about `count` of them. */
+  async readBack(seq: number, count: number): Promise<R[]> {
+    const wanted = seq - count + 1;
+    const isEnough = (bytes: Bytes) => parseEnvelopeHeader(decodeEnvelope(bytes)).first <= wanted;
+    const kept = await this.#store.envelopesBack(this.host, this.stream, seq, isEnough);
+    return (await this.#reopenAll(kept)).filter((record) => record.seq <= seq);
+  }
+
+  /** The records after the event `seq` that are kept, about `count` of them. */
+  async readOn(seq: number, count: number): Promise<R[]> {
+    const kept = await this.#store.envelopesOn(this.host, this.stream, seq + 1, seq + count);
+    return (await this.#reopenAll(kept)).filter((record) => record.seq > seq);
   }
 
   get cursor(): number | null {
@@ -259,9 +281,24 @@ export class Stream<R extends AnyRecord> {
     this.#become({ state: 'alarm', code });
   }
 
+  async #reopenAll(kept: readonly EnvelopeRow[]): Promise<R[]> {
+    const opened = await Promise.all(kept.map(({ bytes }) => this.#reopen(decodeEnvelope(bytes))));
+    return opened.flat();
+  }
+
   async #reopen(envelope: Envelope): Promise<R[]> {
     const key = this.#reader.keys.get(parseEnvelopeHeader(envelope).epoch);
     return key === undefined ? [] : (parseRecords<R>(await openEnvelope(key, envelope)) ?? []);
+  }
+
+  /** Drops what is too old to be kept; it can be had from the relay again. */
+  async #trim(row: StreamRow): Promise<StreamRow['low']> {
+    const oldest = await this.#store.oldestKept(this.host, this.stream, KEPT_ENVELOPES);
+    if (oldest === null) return row.low;
+    const { first, prev } = parseEnvelopeHeader(decodeEnvelope(oldest.bytes));
+    const low = { first, prev };
+    if (first > row.low.first) await this.#store.trim({ ...row, low });
+    return low;
   }
 
   #hold(envelopes: readonly Envelope[]): Need {

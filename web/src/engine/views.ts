@@ -101,6 +101,8 @@ export type ConversationState = {
   readonly usage: Usage | null;
   /** Whether older pages can be asked for. */
   readonly older: 'none' | 'more' | 'reading';
+  /** Whether there are newer rows than those that are shown. */
+  readonly newer: 'none' | 'more';
 };
 
 export type FromEngine =
@@ -134,7 +136,9 @@ export type ToEngine =
   | { readonly type: 'forget_pairing' }
   | { readonly type: 'open'; readonly host: string; readonly session: string }
   | { readonly type: 'close'; readonly session: string }
-  | { readonly type: 'older'; readonly session: string }
+  | { readonly type: 'older' | 'newer' | 'latest'; readonly session: string }
+  /** Whether the page stays at the end of a session that it shows. */
+  | { readonly type: 'look'; readonly session: string; readonly following: boolean }
   /** The id is made by the page, so that saying it twice does no harm. */
   | { readonly type: 'wish'; readonly id: string; readonly host: string; readonly command: Command }
   | { readonly type: 'dismiss'; readonly id: string }

@@ -136,6 +136,24 @@ export class ConversationModel {
     if (this.state?.older === 'more') this.#client.send({ type: 'older', session: this.session });
   }
 
+  newer(): void {
+    if (this.hasNewer) this.#client.send({ type: 'newer', session: this.session });
+  }
+
+  /** Whether what is shown stops before the end. */
+  get hasNewer(): boolean {
+    return this.state?.newer === 'more';
+  }
+
+  latest(): void {
+    if (this.hasNewer) this.#client.send({ type: 'latest', session: this.session });
+  }
+
+  /** Says whether the page stays at the end, so that nothing is dropped that somebody looks at. */
+  look(following: boolean): void {
+    this.#client.send({ type: 'look', session: this.session, following });
+  }
+
   /** All of something that was clipped. */
   async fetch(blobs: readonly BlobRef[]): Promise<Blob> {
     return this.#client.fetch(this.host, this.session, blobs);

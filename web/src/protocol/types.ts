@@ -715,3 +715,138 @@ request: string, } | { "type": "accepted",
 roster: Array<Entry>, } | { "type": "refused", 
 /** Why. */
 code: string, };
+
+export type ProbeBody = { "type": "probe" } & Probe | { "type": "echo" } & Echo;
+
+export type Probe = { 
+/** Fresh random bytes, base64url; the answer repeats it. */
+nonce: string, 
+/** The sessions that the asker wants to hear about; all that are open when absent. */
+sessions?: Array<string>, };
+
+export type Echo = { 
+/** The probe's nonce. */
+nonce: string, 
+/** The clock of whoever answers. */
+now: Timestamp, 
+/** How often it may be asked by somebody who looks, in milliseconds. */
+every_millis: number, 
+/** How often otherwise, in milliseconds. */
+idle_millis: number, 
+/** How much of the host's own log the relay was handed before this answer; none from a
+ * device. */
+sent?: number, 
+/** The sessions asked for that are open. */
+sessions: { [key in string]: Pulse }, };
+
+export type Pulse = { 
+/** Seq of the last event of its log. */
+head: number, 
+/** How much of its log the relay was handed before this answer. */
+sent: number, 
+/** What it is doing. */
+state: Activity, 
+/** Whether the process that holds the agent's pipes answers; unknown when absent. */
+keeper: boolean | null, 
+/** Whether the agent's program runs; unknown when absent. */
+agent: boolean | null, 
+/** When the agent last said something, by the host's clock. */
+heard: Timestamp | null, 
+/** Why the session waits although nobody was asked. */
+held: Held | null, };
+
+export type Held = { 
+/** What kind of reason. */
+code: string, 
+/** The reason, and what a person can do. */
+text: string, 
+/** Since when, by the host's clock. */
+since: Timestamp, };
+
+export type Presence = { 
+/** Whether this device is connected to the relay. */
+link: Fact<boolean>, 
+/** Whether the host is, by the relay's word. */
+host: Fact<boolean>, 
+/** Whether the host answers, by its own. */
+path: Path, 
+/** Its sessions, one entry for each for ever. */
+sessions: { [key in string]: SessionPresence }, 
+/** Logs of which the relay was handed more than has arrived. */
+behind: { [key in string]: Behind }, 
+/** How far the logs were read that are followed. */
+read: { [key in string]: Read }, };
+
+export type Path = { 
+/** The host was there after this. */
+proven: Timestamp | null, 
+/** How long the last echo took. */
+millis: number | null, 
+/** When the oldest probe was sent that has no echo. */
+waiting: Timestamp | null, 
+/** How far the host's clock is ahead of this one, in milliseconds. */
+skew: number, };
+
+export type Fact<T> = { 
+/** The value; unknown when absent. */
+value: T | null, 
+/** When it last was so for certain; never, when absent. */
+seen: Timestamp | null, };
+
+export type SessionPresence = { 
+/** Whether the process that holds its agent's pipes answers. */
+keeper: Fact<boolean>, 
+/** Whether its agent's program runs. */
+agent: Fact<boolean>, 
+/** What it is doing. */
+turn: Fact<Activity>, 
+/** When its agent last said something. */
+heard: Timestamp | null, 
+/** Why it waits although nobody was asked. */
+held: Held | null, };
+
+export type Read = { 
+/** Seq of the last event. */
+head: number, 
+/** When it came. */
+at: Timestamp, };
+
+export type Behind = { 
+/** How much of it the relay was handed. */
+sent: number, 
+/** Since when it has been so and nothing of it arrived. */
+since: Timestamp, };
+
+export type Sighting = { "type": "link", 
+/** Whether it is. */
+up: boolean, } | { "type": "host", 
+/** Whether it is. */
+online: boolean, } | { "type": "asked" } | { "type": "echoed", 
+/** Which host. */
+host: string, 
+/** When the probe was sent. */
+asked: Timestamp, 
+/** It. */
+echo: Echo, } | { "type": "read", 
+/** Which. */
+stream: string, 
+/** Seq of the last event. */
+head: number, } | { "type": "left", 
+/** Which. */
+stream: string, } | { "type": "listed", 
+/** Which. */
+session: string, 
+/** What. */
+state: Activity, 
+/** When, by the host's clock. */
+at: Timestamp, };
+
+export type Reach = "live" | "unproven" | "silent" | "host_away" | "offline";
+
+export type TurnSeen = { 
+/** What it is doing, or was doing last. */
+state: Activity | null, 
+/** How old that is, in milliseconds; unknown when absent. */
+age_millis: number | null, 
+/** Whether it is the present. */
+fresh: boolean, };

@@ -52,8 +52,8 @@ pub fn run_on(
         None => Scenario::built_in(),
     };
     let agent = Agent {
+        wire: Arc::new(Wire::new(output, scenario.start.record.as_deref())?),
         scenario: Arc::new(scenario),
-        wire: Arc::new(Wire::new(output)),
         sessions: BTreeMap::new(),
     };
     agent.serve(input)
@@ -91,6 +91,7 @@ impl Agent {
         }
         for line in input.lines() {
             let line = line.context("the input")?;
+            self.wire.hears(&line);
             let Ok(message) = serde_json::from_str::<Value>(&line) else {
                 continue;
             };
@@ -240,7 +241,7 @@ impl Agent {
             let mut held = lock(session);
             let name = self.scenario.pick(&words);
             let taken = held.taken.entry(name.to_owned()).or_default();
-            let steps = self.scenario.turn(name, *taken);
+            let steps = self.scenario.turn(name, *taken, &words);
             *taken += 1;
             let cancel = turn::Cancel::default();
             held.cancel = Some(cancel.clone());

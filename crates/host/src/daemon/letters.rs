@@ -28,7 +28,8 @@ impl Daemon {
         match header.kind {
             Kind::PairRequest => self.take_pair_request(&header, letter).await,
             Kind::Command => self.take_command(&header, letter).await,
-            Kind::Probe | Kind::Receipt | Kind::Keys | Kind::PairAnswer => {
+            Kind::Probe => self.take_probe(&header, letter).await,
+            Kind::Receipt | Kind::Keys | Kind::PairAnswer => {
                 self.shared.uplink.taken(header.from, header.id);
                 Ok(())
             }

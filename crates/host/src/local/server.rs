@@ -18,6 +18,8 @@ use crate::session::{Seen, SessionHandle, Spec, open_records};
 use crate::tunnel::Via;
 use crate::uplink::RelayState;
 
+/// How long somebody may take to answer a probe.
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 /// Bytes of envelopes read at a time.
 const CHUNK: usize = 1024 * 1024;
 
@@ -178,6 +180,18 @@ async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Re
                 Ok(Err(error)) => Err((error.code, error.text)),
                 Err(_) => Err(busy()),
             }
+        }
+        LocalRequest::RoundTrip { of } => {
+            let (reply, answer) = oneshot::channel();
+            tell(daemon, Request::RoundTrip { of, reply }).await?;
+            let answered = tokio::time::timeout(ANSWER_WITHIN, answer).await;
+            let millis = match answered {
+                Ok(Ok(Ok(took))) => u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                Ok(Ok(Err(code))) => return Err((code, code.sentence().to_owned())),
+                Ok(Err(_)) => return Err(busy()),
+                Err(_) => return Err((Code::Timeout, Code::Timeout.sentence().to_owned())),
+            };
+            out.say(&LocalAnswer::Answered { millis }).await
         }
         LocalRequest::Down => {
             out.say(&LocalAnswer::Done {}).await?;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use farhelm_core::command::Command;
 use farhelm_core::keys::{ContentKey, Identity};
+use farhelm_core::presence::{Presence, Sighting};
 use farhelm_core::replica::Head;
 use farhelm_proto::frame::{Frame, Role};
 use farhelm_proto::{Code, CommandId, SessionId, StreamId, Timestamp};
@@ -22,9 +23,10 @@ use crate::device::home::Home;
 use crate::device::log::{Drained, Item, Log};
 use crate::device::wishes::Wishes;
 use crate::device::{DeviceError, FleetView, KnownHost, Sent, Status, Store};
-use crate::driver::{Link, LinkEvent, LinkOptions};
+use crate::driver::{Link, LinkEvent, LinkOptions, WATCHED_MILLIS};
 
 mod letters;
+mod pulse;
 mod streams;
 
 /// What a client asks for.
@@ -45,6 +47,15 @@ pub(crate) enum Ask {
         command: Command,
         not_after: Timestamp,
         reply: oneshot::Sender<Result<Sent, DeviceError>>,
+    },
+    /// How often the host is to be asked whether it is there.
+    Pulse {
+        every: Option<Duration>,
+    },
+    /// How things are, once the host has answered.
+    Probe {
+        deadline: Instant,
+        reply: oneshot::Sender<Presence>,
     },
     Close {
         reply: oneshot::Sender<()>,
@@ -85,6 +96,7 @@ pub(crate) struct Actor {
     logs: BTreeMap<u64, Log>,
     next_log: u64,
     wishes: Wishes,
+    pulse: pulse::Pulse,
     /// Streams to subscribe to again.
     later: BTreeMap<StreamId, Instant>,
     /// When to send letters again that the relay did not take.
@@ -121,6 +133,7 @@ impl Actor {
             identity: Arc::clone(&identity),
             role: Role::Device,
             generation: 0,
+            dead_millis: Some(WATCHED_MILLIS),
             agent: concat!("farhelm/", env!("CARGO_PKG_VERSION")).to_owned(),
             extra_ca,
         });
@@ -143,6 +156,7 @@ impl Actor {
             logs: BTreeMap::new(),
             next_log: 0,
             wishes: Wishes::default(),
+            pulse: pulse::Pulse::default(),
             later: BTreeMap::new(),
             retry: None,
             look: None,
@@ -239,6 +253,14 @@ impl Actor {
                 drop(reply.send(sent));
                 Ok(())
             }
+            Ask::Pulse { every } => {
+                self.probe_every(every);
+                Ok(())
+            }
+            Ask::Probe { deadline, reply } => {
+                self.probe_for(deadline, reply);
+                Ok(())
+            }
             // Handled by the loop, which it ends.
             Ask::Close { .. } => Ok(()),
         }
@@ -248,16 +270,16 @@ impl Actor {
         match event {
             LinkEvent::Up(_) => {
                 self.status.send_modify(|status| {
-                    *status = Status {
-                        up: true,
-                        ..Status::default()
-                    }
+                    status.up = true;
+                    status.trouble = None;
+                    status.host_online = None;
                 });
                 self.out.clear();
                 self.asked.clear();
                 self.refused = None;
                 self.home.alarm = None;
                 self.subscribe_all();
+                self.pulse_begins();
                 self.find_keys().await?;
                 self.send_unacknowledged().await
             }
@@ -268,13 +290,13 @@ impl Actor {
             } => {
                 let trouble = Some(DeviceError::because(code, detail));
                 self.status.send_modify(|status| {
-                    *status = Status {
-                        trouble,
-                        ..Status::default()
-                    }
+                    status.up = false;
+                    status.trouble = trouble;
+                    status.host_online = None;
                 });
                 self.out.clear();
                 self.cut_all();
+                self.pulse_ends();
                 Ok(())
             }
             LinkEvent::Frame { frame, raw: _ } => self.take(frame).await,
@@ -291,8 +313,10 @@ impl Actor {
             Frame::Subscribed(subscribed) => self.take_subscribed(&subscribed).await,
             Frame::Presence(presence) => {
                 if presence.host == self.host.peer() {
+                    let online = presence.online;
                     self.status
-                        .send_modify(|status| status.host_online = Some(presence.online));
+                        .send_modify(|status| status.host_online = Some(online));
+                    self.sight(&Sighting::Host { online });
                 }
                 Ok(())
             }
@@ -330,6 +354,7 @@ impl Actor {
         if self.save.is_some_and(|at| at <= now) {
             self.save_heads().await?;
         }
+        self.pulse_time();
         self.give_up(now);
         Ok(())
     }
@@ -345,6 +370,7 @@ impl Actor {
             .chain(self.retry)
             .chain(self.look)
             .chain(self.save)
+            .chain(self.pulse_due())
             .min()
     }
 

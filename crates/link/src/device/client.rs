@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use farhelm_core::command::Command;
+use farhelm_core::presence::Presence;
 use farhelm_proto::{Code, SessionId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -136,6 +137,26 @@ impl Client {
     pub async fn pending(&self) -> Result<Vec<Pending>, DeviceError> {
         let host = self.host.peer();
         self.store.run(move |store| store.pending(host)).await
+    }
+
+    /// Asks the host every so often whether it is there, or no more; what comes of it is in
+    /// [`Status::presence`].
+    pub async fn probe_every(&self, every: Option<Duration>) {
+        if self.ask(Ask::Pulse { every }).await.is_err() {
+            tracing::debug!("the device had stopped before");
+        }
+    }
+
+    /// How things are once the host has answered, or cannot, or `patience` is over.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Internal`] when the connection has stopped.
+    pub async fn probe(&self, patience: Duration) -> Result<Presence, DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        let deadline = tokio::time::Instant::now() + patience;
+        self.ask(Ask::Probe { deadline, reply }).await?;
+        answer.await.map_err(|_| stopped())
     }
 
     /// Where this client stands, as it changes.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::device::post::{self, Distrust};
 use crate::device::{DeviceError, KnownHost, Store};
-use crate::driver::{Link, LinkEvent, LinkOptions};
+use crate::driver::{Link, LinkEvent, LinkOptions, WATCHED_MILLIS};
 use crate::{clock, rng};
 
 /// How long each step of a pairing may take.
@@ -86,6 +86,7 @@ pub async fn pair_within(
         identity: Arc::clone(&identity),
         role: Role::Device,
         generation: 0,
+        dead_millis: Some(WATCHED_MILLIS),
         agent: concat!("farhelm/", env!("CARGO_PKG_VERSION")).to_owned(),
         extra_ca,
     };

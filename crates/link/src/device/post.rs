@@ -63,16 +63,6 @@ pub(crate) fn seal(
     id: CommandId,
     not_after: Timestamp,
 ) -> Result<Letter, DeviceError> {
-    let kind = Kind::Command;
-    let header = Header {
-        suite: SUITE,
-        kind,
-        from: me.peer(),
-        to: host.peer(),
-        id,
-        not_after,
-        offer: None,
-    };
     let body = serde_json::to_vec(&CommandBody {
         command: command.clone(),
         retries: None,
@@ -83,7 +73,28 @@ pub(crate) fn seal(
             format!("the command cannot be written: {error}"),
         )
     })?;
-    let letter = seal_letter(me, host, &header, &body, &mut rng::os_rng()).map_err(|_| {
+    seal_body(me, host, Kind::Command, &body, id, not_after)
+}
+
+/// Seals a letter of any kind for `host`.
+pub(crate) fn seal_body(
+    me: &Identity,
+    host: &PublicKeys,
+    kind: Kind,
+    body: &[u8],
+    id: CommandId,
+    not_after: Timestamp,
+) -> Result<Letter, DeviceError> {
+    let header = Header {
+        suite: SUITE,
+        kind,
+        from: me.peer(),
+        to: host.peer(),
+        id,
+        not_after,
+        offer: None,
+    };
+    let letter = seal_letter(me, host, &header, body, &mut rng::os_rng()).map_err(|_| {
         DeviceError::because(
             Code::BadSeal,
             "the host's key cannot be sealed for; pair again",

@@ -42,6 +42,7 @@ async fn shake_hands(
         agent: Some(options.agent.clone()),
         authority: authority.to_owned(),
         generation: Some(options.generation),
+        dead_millis: options.dead_millis,
     };
     send(socket, &Frame::Hello(hello)).await?;
     let frame = receive(socket).await?;

@@ -402,6 +402,7 @@ pub fn connect(relay: &str, identity: &Arc<Identity>, generation: u64) -> (Link,
         identity: Arc::clone(identity),
         role: Role::Host,
         generation,
+        dead_millis: None,
         agent: "test/0".into(),
         extra_ca: None,
     })

@@ -47,6 +47,7 @@ pub fn options(relay: &str, role: Role) -> LinkOptions {
         identity: identity(),
         role,
         generation: 1,
+        dead_millis: None,
         agent,
         extra_ca: None,
     }

@@ -134,7 +134,7 @@ fn hosted() -> (Hub, Arc<Outbox>) {
 }
 
 fn outbox(id: ConnId, peer: PeerId) -> Arc<Outbox> {
-    Arc::new(Outbox::new(id, peer))
+    Arc::new(Outbox::new(id, peer, 1))
 }
 
 fn arrivals(seqs: std::ops::RangeInclusive<u64>) -> Vec<Arrival> {

@@ -14,9 +14,9 @@ use crate::lock::Lock as _;
 use crate::outbox::About;
 use crate::peer::{Handled, PUT_BLOB, Peer, bye};
 use crate::store::{Done, Write};
-use crate::wire::Pipe;
+use crate::wire::Socket;
 
-impl<S: Pipe> Peer<S> {
+impl<W: Socket> Peer<W> {
     /// Keeps a blob and gives it to those who wait for it.
     pub(super) async fn put_blob(&self, put: PutBlob) -> Handled {
         let Some(hub) = self.own_hub(PUT_BLOB) else {

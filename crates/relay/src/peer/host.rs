@@ -15,9 +15,9 @@ use crate::outbox::About;
 use crate::peer::{ENVELOPE, Peer, bye};
 use crate::state::SharedHub;
 use crate::store::{Done, Sealed, Store, StoreError, Write};
-use crate::wire::Pipe;
+use crate::wire::Socket;
 
-impl<S: Pipe> Peer<S> {
+impl<W: Socket> Peer<W> {
     /// Reads the header of an envelope; nothing when it is refused.
     pub(super) fn envelope(&self, bytes: Bytes) -> Result<Option<Arrival>, Bye> {
         if self.own.is_none() {

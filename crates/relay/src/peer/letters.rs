@@ -1,23 +1,24 @@
 //! Letters: who may write to whom, and how they reach their addressee.
 //!
 //! A letter is in the store before its sender is told so, and it stays there until its addressee
-//! has taken it. Each connection of the addressee reads the mailbox by itself, in order.
+//! has taken it. Each connection of the addressee reads the mailbox by itself, in order. Probes are
+//! the exception: they are passed on at once or not at all.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use farhelm_proto::frame::{Bye, Frame, Posted, Taken};
 use farhelm_proto::letter::{Header, Kind};
-use farhelm_proto::{Code, Timestamp, envelope, frame, limits};
+use farhelm_proto::{Code, CommandId, PeerId, Timestamp, envelope, frame, limits};
 
 use crate::clock;
 use crate::lock::Lock as _;
 use crate::outbox::About;
 use crate::peer::{Peer, bye};
 use crate::store::{Done, Outcome, Write};
-use crate::wire::Pipe;
+use crate::wire::Socket;
 
-impl<S: Pipe> Peer<S> {
+impl<W: Socket> Peer<W> {
     /// Puts a letter into its addressee's mailbox.
     pub(super) async fn post(&self, bytes: Bytes) -> Result<(), Bye> {
         let Ok(Some((header, length))) = frame::letter_header(&bytes) else {
@@ -32,12 +33,17 @@ impl<S: Pipe> Peer<S> {
             return Ok(());
         }
         let Header {
+            kind,
             from,
             to,
             id,
             not_after,
             ..
         } = header;
+        if kind == Kind::Probe {
+            self.pass(to, id, bytes).await;
+            return Ok(());
+        }
         let (state, outbox) = (Arc::clone(&self.state), Arc::clone(&self.outbox));
         let done: Done = Box::new(move |outcome| match outcome {
             Ok(Outcome::Done) => {
@@ -68,6 +74,25 @@ impl<S: Pipe> Peer<S> {
             )])
             .await;
         Ok(())
+    }
+
+    /// Passes a probe on to whoever is connected, or says that nobody is. It is never kept: an
+    /// answer that comes later would prove nothing.
+    async fn pass(&self, to: PeerId, id: CommandId, bytes: Bytes) {
+        let is_down = self.own.is_some() && to != self.me;
+        let reached = if is_down {
+            self.state.pass(to, &bytes)
+        } else {
+            let hub = match self.readable(to).await {
+                Ok(hub) => hub,
+                Err(code) => return self.outbox.complain(code, About::Letter(id)),
+            };
+            let seated = hub.hold().seated().cloned();
+            seated.is_some_and(|host| host.pass(&bytes))
+        };
+        if !reached {
+            self.outbox.complain(Code::HostOffline, About::Letter(id));
+        }
     }
 
     /// Whether a letter may be posted.

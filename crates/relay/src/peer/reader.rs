@@ -12,11 +12,11 @@ use crate::outbox::{About, SubId};
 use crate::peer::{Handled, Peer, Sub, host};
 use crate::state::SharedHub;
 use crate::store::{Sealed, StoreError};
-use crate::wire::Pipe;
+use crate::wire::Socket;
 
 mod page;
 
-impl<S: Pipe> Peer<S> {
+impl<W: Socket> Peer<W> {
     /// The hub of a host that this peer belongs to. A host that does not exist and one that is
     /// somebody else's are the same from here.
     pub(super) async fn readable(&self, host: PeerId) -> Result<SharedHub, Code> {

@@ -1,5 +1,7 @@
 //! A socket is fed what a client could send, in every cut.
 
+use std::future::poll_fn;
+
 use super::*;
 
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn messages_arrive_whole_however_they_are_cut() {
                 (&got[0][..], &got[1][..], got[2].len()),
                 (&b"one"[..], &b"two"[..], 70_000)
             );
-            assert!(wire.input.is_empty() && wire.owes());
+            assert!(wire.input.is_empty() && wire.stirred() && !wire.pongs.is_empty());
             wire
         };
         tokio::join!(writer, reader);

@@ -99,6 +99,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         agent: None,
         authority: authority.to_owned(),
         generation: Some(generation),
+        dead_millis: None,
     };
     send(&mut socket, &Frame::Hello(hello)).await;
     let challenge = match recv(&mut socket).await.unwrap() {

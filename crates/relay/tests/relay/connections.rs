@@ -20,7 +20,7 @@ async fn a_proven_peer_is_welcomed() {
     let peer = device(&relay, 1).await;
     assert_eq!(
         (peer.welcome.ping_millis, peer.welcome.dead_millis),
-        (20_000, 45_000)
+        (5_000, 10_000)
     );
     assert!(peer.welcome.agent.starts_with("farhelm-relay/") && peer.welcome.now > Timestamp(0));
 }
@@ -333,6 +333,65 @@ async fn f12_a_silent_peer_is_given_up_and_one_that_pings_is_not() {
 }
 
 #[tokio::test]
+async fn f12_a_peer_may_ask_to_be_given_up_sooner_within_bounds() {
+    let relay = start();
+    for (asked, granted) in [
+        (Some(4_000), (2_000, 4_000)),
+        (Some(0), (1_500, limits::SHORTEST_DEAD_MILLIS)),
+        (Some(u64::MAX), (5_000, 10_000)),
+        (None, (5_000, 10_000)),
+    ] {
+        let mut socket = open_socket(&relay).await;
+        let hello = Hello {
+            dead_millis: asked,
+            ..a_hello(&authority(&relay))
+        };
+        send(&mut socket, &Frame::Hello(hello.clone())).await;
+        let Some(Frame::Challenge(challenge)) = recv(&mut socket).await else {
+            panic!("a challenge")
+        };
+        let proof = hello::prove(&key(1), 1, &challenge.nonce, &hello.authority).into();
+        let prove = farhelm_proto::frame::Prove { proof };
+        send(&mut socket, &Frame::Prove(prove)).await;
+        let Some(Frame::Welcome(welcome)) = recv(&mut socket).await else {
+            panic!("a welcome")
+        };
+        assert_eq!((welcome.ping_millis, welcome.dead_millis), granted);
+    }
+}
+
+#[tokio::test]
+async fn f13_a_long_message_on_a_thin_line_is_a_sign_of_life_both_ways() {
+    let config = Config {
+        ping_millis: 100,
+        dead_millis: 400,
+        ..Config::in_memory()
+    };
+    let relay = Relay::start(config).unwrap();
+    let mut peer = host(&relay, 1).await;
+    let envelope = Log::new(1, 9).next(1, 40_000);
+    let mut wire = vec![0x82, 0xff];
+    wire.extend((envelope.len() as u64).to_be_bytes());
+    wire.extend([0; 4]);
+    wire.extend_from_slice(&envelope);
+    // Twice the silence that the relay allows, and not one whole message in it.
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(40));
+    for piece in wire.chunks(wire.len() / 20 + 1) {
+        ticks.tick().await;
+        peer.socket.get_mut().write_all(piece).await.unwrap();
+    }
+    let mut signs = 0;
+    loop {
+        match peer.recv().await {
+            Frame::Pong(0) => signs += 1,
+            Frame::Stored(_) => break,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert!(signs >= 3, "{signs} signs of life");
+}
+
+#[tokio::test]
 async fn f22_malformed_frames_end_one_connection_and_unknown_ones_none() {
     let relay = start();
     let (mut host, mut witness) = pair(&relay).await;
@@ -431,7 +490,7 @@ async fn shutdown_tells_everybody_when_to_come_back() {
         assert_eq!(bye.code, Code::Restarting);
         assert!(
             bye.retry_millis
-                .is_some_and(|millis| (500..1000).contains(&millis))
+                .is_some_and(|millis| (250..500).contains(&millis))
         );
     }
     drop((host, device));
@@ -459,6 +518,7 @@ fn a_hello(authority: &str) -> Hello {
         agent: None,
         authority: authority.to_owned(),
         generation: None,
+        dead_millis: None,
     }
 }
 

@@ -89,13 +89,77 @@ async fn letters_go_between_a_host_and_its_members_only() {
         }
         let forged = stranger.letter(Kind::Command, host.id, 1, NEVER, None);
         refused(&mut member, forged, Code::NotAllowed).await;
-        for (id, kind) in (1..).zip([Kind::Receipt, Kind::Keys, Kind::Probe]) {
+        for (id, kind) in (1..).zip([Kind::Receipt, Kind::Keys]) {
             let letter = host.letter(kind, member.id, id, NEVER, None);
             host.send_raw(letter.clone()).await;
             assert_eq!(host.answer().await, posted(id));
             assert_eq!(member.recv_raw().await, letter);
         }
         stranger.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_probe_is_passed_on_at_once_and_kept_by_nobody() {
+    for (relay, _folder) in relays() {
+        let (mut host, mut member) = pair(&relay).await;
+        let (to_host, to_member) = (
+            member.letter(Kind::Probe, host.id, 1, NEVER, None),
+            host.letter(Kind::Probe, member.id, 2, NEVER, None),
+        );
+        for _ in 0..2 {
+            member.send_raw(to_host.clone()).await;
+            assert_eq!(host.recv_raw().await, to_host, "the same one again, too");
+            host.send_raw(to_member.clone()).await;
+            assert_eq!(member.recv_raw().await, to_member);
+        }
+        // A host may ask itself: the way there and back.
+        let to_itself = host.letter(Kind::Probe, host.id, 3, NEVER, None);
+        host.send_raw(to_itself.clone()).await;
+        assert_eq!(host.recv_raw().await, to_itself);
+        // No receipt came, and a new connection finds nothing in the mailbox.
+        member.settle().await;
+        let mut again = device(&relay, 2).await;
+        again.settle().await;
+        drop(again.socket);
+        drop(member.socket);
+        loop {
+            host.send_raw(to_member.clone()).await;
+            if let Frame::Problem(problem) = host.answer().await {
+                assert_eq!(
+                    (problem.code, problem.letter),
+                    (Code::HostOffline, Some(id(2)))
+                );
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_for_a_host_that_is_away_is_answered_so_at_once() {
+    for (relay, _folder) in relays() {
+        let (host, mut member) = pair(&relay).await;
+        let id_of_host = host.id;
+        drop(host.socket);
+        let probe = member.letter(Kind::Probe, id_of_host, 1, NEVER, None);
+        loop {
+            member.send_raw(probe.clone()).await;
+            member.send(Frame::Ping(7)).await;
+            match member.answer().await {
+                Frame::Problem(problem) => {
+                    assert_eq!(
+                        (problem.code, problem.letter),
+                        (Code::HostOffline, Some(id(1)))
+                    );
+                    break;
+                }
+                // The relay has not noticed yet that the host went.
+                other => assert_eq!(other, Frame::Pong(7)),
+            }
+        }
+        let mut back = crate::common::host(&relay, 1).await;
+        back.settle().await;
     }
 }
 

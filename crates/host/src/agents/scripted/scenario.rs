@@ -8,7 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -45,6 +45,8 @@ pub struct Start {
     pub mode: String,
     /// The ways to log in that it names.
     pub logins: Vec<String>,
+    /// The file to which it appends every line that it hears (`< …`) and says (`> …`), before it acts on it.
+    pub record: Option<PathBuf>,
 }
 
 impl Default for Start {
@@ -58,6 +60,7 @@ impl Default for Start {
             resume: false,
             mode: "default".to_owned(),
             logins: Vec::new(),
+            record: None,
         }
     }
 }
@@ -253,6 +256,24 @@ pub enum Step {
     },
 }
 
+impl Step {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others repeat nothing")]
+    fn fill_in(&mut self, prompt: &str) {
+        match self {
+            Self::Text { text, .. } | Self::Thought { text, .. } => {
+                *text = text.replace(PROMPT, prompt);
+            }
+            Self::Shell { command } => *command = command.replace(PROMPT, prompt),
+            Self::Ask { call, .. } => {
+                if let Some(Value::String(title)) = call.get_mut("title") {
+                    *title = title.replace(PROMPT, prompt);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 const fn once() -> u32 {
     1
 }
@@ -284,16 +305,21 @@ impl Scenario {
             .unwrap_or(DEFAULT)
     }
 
-    pub(super) fn turn(&self, name: &str, taken: usize) -> Vec<Step> {
+    /// The steps of a turn, with the words of the prompt where they say `{prompt}`.
+    pub(super) fn turn(&self, name: &str, taken: usize, prompt: &str) -> Vec<Step> {
         let turns = self.scenarios.get(name).map_or(&[][..], Vec::as_slice);
-        turns
-            .get(taken.checked_rem(turns.len()).unwrap_or_default())
-            .cloned()
-            .unwrap_or_default()
+        let steps = turns.get(taken.checked_rem(turns.len()).unwrap_or_default());
+        let mut steps = steps.cloned().unwrap_or_default();
+        for step in &mut steps {
+            step.fill_in(prompt);
+        }
+        steps
     }
 }
 
 pub(super) const DEFAULT: &str = "default";
+/// Where a step repeats the prompt.
+const PROMPT: &str = "{prompt}";
 
 /// What a first try shows, in any folder.
 const BUILT_IN: &str = include_str!("built_in.json");
@@ -308,10 +334,21 @@ mod tests {
         let turns = scenario.scenarios[DEFAULT].len();
         assert!(turns > 1);
         assert_eq!(
-            scenario.turn(DEFAULT, 0).len(),
-            scenario.turn(DEFAULT, turns).len()
+            scenario.turn(DEFAULT, 0, "").len(),
+            scenario.turn(DEFAULT, turns, "").len()
         );
-        assert!(scenario.turn("nothing", 3).is_empty());
+        assert!(scenario.turn("nothing", 3, "").is_empty());
+    }
+
+    #[test]
+    fn a_step_repeats_the_prompt_where_it_says_so() {
+        let scenario: Scenario = serde_json::from_str(
+            r#"{"scenarios":{"default":[[{"do":"text","text":"doing {prompt}"},{"do":"ask","call":{"title":"{prompt}?"}}]]}}"#,
+        )
+        .unwrap();
+        let steps = scenario.turn(DEFAULT, 0, "m17");
+        assert!(matches!(&steps[0], Step::Text { text, .. } if text == "doing m17"));
+        assert!(matches!(&steps[1], Step::Ask { call, .. } if call["title"] == "m17?"));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The scripted agent's end of the wire. Lines are written whole; requests wait for their answer.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::path::Path;
 use std::sync::mpsc;
 use std::sync::{Mutex, PoisonError};
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::lock;
@@ -12,6 +15,7 @@ use super::lock;
 /// The output, and the requests that wait for an answer.
 pub(super) struct Wire {
     output: Mutex<Box<dyn Write + Send>>,
+    record: Option<Mutex<File>>,
     waiting: Mutex<Waiting>,
 }
 
@@ -22,16 +26,41 @@ struct Waiting {
 }
 
 impl Wire {
-    pub(super) fn new(output: Box<dyn Write + Send>) -> Self {
-        Self {
+    /// # Errors
+    ///
+    /// When the file for the record cannot be opened.
+    pub(super) fn new(
+        output: Box<dyn Write + Send>,
+        record: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let record = record
+            .map(|path| OpenOptions::new().create(true).append(true).open(path))
+            .transpose()
+            .context("the record")?;
+        Ok(Self {
             output: Mutex::new(output),
+            record: record.map(Mutex::new),
             waiting: Mutex::new(Waiting::default()),
+        })
+    }
+
+    /// Notes a line that came.
+    pub(super) fn hears(&self, line: &str) {
+        self.note('<', line);
+    }
+
+    fn note(&self, sign: char, line: &str) {
+        if let Some(record) = &self.record {
+            // In one piece: a process that is killed leaves whole lines.
+            let text = format!("{sign} {line}\n");
+            drop(lock(record).write_all(text.as_bytes()));
         }
     }
 
     /// Prints a line as it is. When nobody reads, there is nobody to tell.
     pub(super) fn print(&self, line: &str) {
         let mut out = lock(&self.output);
+        self.note('>', line);
         drop(writeln!(out, "{line}").and_then(|()| out.flush()));
     }
 

@@ -70,6 +70,12 @@ impl Actor {
     pub(super) async fn take_problem(&mut self, problem: &Problem) -> Result<(), DeviceError> {
         let code = problem.code;
         tracing::debug!(%code, letter = ?problem.letter, stream = ?problem.stream, "the relay has a problem");
+        if problem
+            .letter
+            .is_some_and(|letter| self.probe_refused(letter, code))
+        {
+            return Ok(());
+        }
         match (problem.letter, problem.stream) {
             (Some(id), _) if is_final(code) => self.give_up_command(id, code).await,
             (Some(_), _) => {
@@ -117,7 +123,12 @@ impl Actor {
             Kind::Keys => self.take_keys(&opened.body).await?,
             Kind::Receipt => self.take_receipt(&opened.body).await?,
             // Answers to a pairing that is over, and what is not for devices.
-            Kind::PairAnswer | Kind::Command | Kind::PairRequest | Kind::Probe => {}
+            Kind::PairAnswer | Kind::Command | Kind::PairRequest => {}
+            // Nobody keeps it, so nobody is told that it is safe.
+            Kind::Probe => {
+                self.take_probe(&opened.body);
+                return Ok(());
+            }
         }
         self.push(&opened.taken());
         Ok(())

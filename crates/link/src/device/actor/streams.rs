@@ -152,6 +152,7 @@ impl Actor {
 
     async fn home_stepped(&mut self, step: Result<Step, DeviceError>) -> Result<(), DeviceError> {
         let stream = self.home.reader.stream();
+        self.sight_read(stream);
         let applied = match step {
             Ok(Step::Events(events)) => {
                 self.note_head(stream);
@@ -217,6 +218,7 @@ impl Actor {
                 log.fail(error);
             }
         }
+        self.sight_read(stream);
         if self.logs.get_mut(&id).is_some_and(Log::note_caught_up) {
             self.save_heads().await?;
         }
@@ -245,6 +247,7 @@ impl Actor {
             Drained::Room => self.subscribe(stream),
             Drained::Gone => {
                 self.logs.remove(&id);
+                self.sight_read(stream);
                 if self.readers_of(stream).is_empty() {
                     self.later.remove(&stream);
                     self.push(&Frame::Unsubscribe(Unsubscribe {

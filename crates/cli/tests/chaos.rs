@@ -1,0 +1,103 @@
+//! Real programs with faults between them: nothing is lost, doubled or told wrongly. A failure prints its seed; `SEED=…`
+//! repeats it.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use farhelm_chaos::chance::{Chance, seed};
+use farhelm_chaos::device::Device;
+use farhelm_chaos::oracle::{self, Verdict};
+use farhelm_chaos::weather::Odds;
+use farhelm_chaos::world::{Session, World, until};
+use serde_json::{Value, json};
+
+const FARHELM: &str = env!("CARGO_BIN_EXE_farhelm");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_nothing_is_lost_where_connections_are_cut_and_slow() -> anyhow::Result<()> {
+    through(Odds::rough()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_frames_that_come_twice_or_out_of_order_are_noticed_and_nothing_is_lost()
+-> anyhow::Result<()> {
+    through(Odds::broken()).await
+}
+
+/// Prompts and answers of two devices through such weather, judged at the end.
+async fn through(odds: Odds) -> anyhow::Result<()> {
+    let seed = seed();
+    let world = World::start(Path::new(FARHELM), seed).await?;
+    let done = storm(&world, odds)
+        .await
+        .with_context(|| format!("SEED={seed}"));
+    world.end().await;
+    done
+}
+
+async fn storm(world: &World, odds: Odds) -> anyhow::Result<()> {
+    let mut chance = Chance::new(world.seed);
+    let session = world.session(&turns()).await?;
+    let (phone, tablet) = (world.device("phone").await?, world.device("tablet").await?);
+    world.host_road.weather(odds.clone().with(chance.fork()));
+    world.device_road.weather(odds.with(chance.fork()));
+    let (mut first, mut second) = (chance.fork(), chance.fork());
+    let prompting = async {
+        for number in 0..PROMPTS {
+            let device = if number % 2 == 0 { &phone } else { &tablet };
+            device.prompt(session.id, &format!("m{number}")).await?;
+        }
+        anyhow::Ok(())
+    };
+    // Both answer everything, so most questions are answered twice, and one of them is late.
+    let answering = async {
+        tokio::try_join!(
+            phone.answer_until(session.id, PROMPTS, &mut first),
+            tablet.answer_until(session.id, PROMPTS, &mut second),
+        )
+    };
+    tokio::try_join!(prompting, answering)?;
+    let verdict = settle(world, &session, &[&phone, &tablet]).await?;
+    let (passed, faults) = world.device_road.counts();
+    ensure!(verdict.is_clean(), "{verdict:#?}");
+    ensure!(
+        verdict.looked_at >= 3 * PROMPTS as u64,
+        "too little was looked at: {verdict:?}"
+    );
+    ensure!(faults > 0, "of {passed} frames none met a fault");
+    Ok(())
+}
+
+/// Waits until every device was told what became of its wishes, and judges.
+async fn settle(world: &World, session: &Session, devices: &[&Device]) -> anyhow::Result<Verdict> {
+    for device in devices {
+        let waits = || {
+            device
+                .told()
+                .into_iter()
+                .find(|wish| wish.outcome.is_none())
+        };
+        until(
+            &format!("{} is not told of {:?}", device.name, waits()),
+            async || waits().is_none(),
+        )
+        .await?;
+    }
+    let log = world.host_log(session).await?;
+    let mut verdict = world.judge(session, devices).await?;
+    for device in devices {
+        verdict.absorb(oracle::wishes(&log, &device.told()));
+    }
+    Ok(verdict)
+}
+
+/// Says what it does, asks, and says a few numbered words.
+fn turns() -> Value {
+    json!([[
+        {"do": "text", "text": "working on {prompt} with care"},
+        {"do": "ask", "call": {"title": "may {prompt} happen?", "kind": "execute", "rawInput": {"command": "true"}}},
+        {"do": "count", "to": 20},
+    ]])
+}
+
+const PROMPTS: usize = 12;
