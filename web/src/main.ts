@@ -4,6 +4,7 @@ import { Client } from './model/client.svelte';
 import { parseRoute } from './model/route';
 import { systemClock } from './platform/clock';
 import { systemRandom } from './platform/random';
+import { browserShelf, tabShelf } from './platform/shelf';
 import { hasKeys } from './platform/support';
 import { registerServiceWorker, startEngine } from './platform/worker';
 import { strings } from './strings';
@@ -28,7 +29,8 @@ async function start(): Promise<void> {
     return;
   }
   registerServiceWorker();
-  const client = new Client(startEngine(), systemClock, systemRandom);
+  const world = { clock: systemClock, random: systemRandom, tab: tabShelf, browser: browserShelf };
+  const client = new Client(startEngine(), world);
   mount(App, { target, props: { client, initial } });
 }
 

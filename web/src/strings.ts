@@ -28,6 +28,19 @@ export const strings = {
     why: 'Farhelm needs Ed25519 and X25519 keys that cannot be exported. Chrome 137, Firefox 130, Safari 17 and later have them.',
   },
   broken: { title: 'Farhelm stopped', reload: 'Reload' },
+  local: {
+    storage_full: 'this browser has no room left for this site; free some space on this device',
+    storage_gone:
+      'what this site keeps in this browser was cleared, or opened by another version; reload to go on',
+  },
+  storage: {
+    full: 'No room is left in this browser. What is new cannot be kept, so it is not shown until there is room; older pages were dropped and can be read again.',
+    notKept: 'Not kept and not sent.',
+    putBack: 'Your words are back in the box.',
+    unpromised:
+      'This browser may clear what it keeps for this site, and the keys with it; this device would have to be paired again.',
+    promise: 'Ask it not to',
+  },
 
   pair: {
     title: 'Pair this device',
@@ -56,6 +69,9 @@ export const strings = {
     again: 'Try again',
     failed: 'Not paired',
     elsewhere: 'This link is for another relay. Open it there:',
+    lost: 'This browser is not paired any more',
+    lostWhy:
+      'What this site kept here was cleared, and the keys with it: nothing can be read or sent. Pair again; the old device stays in the list of devices until you remove it there.',
   },
 
   link: {
@@ -278,6 +294,8 @@ export const strings = {
     revoke: 'Remove',
     revokeSure: (name: string) => `Remove “${name}”? It can read and do nothing from then on.`,
     removed: 'removed',
+    former: 'this browser, before it lost its keys',
+    namesake: 'same name as this device',
     waiting: 'Wants to be paired',
     waitingWhy: 'Accept only when the new device shows the same code.',
     accept: 'Accept',
@@ -299,7 +317,8 @@ export const strings = {
 
 /** What a code means and what to do, as a sentence. */
 export function sentence(code: string): string {
-  const found = CODES.find(({ word }) => word === code)?.sentence ?? code;
+  const local: Readonly<Record<string, string>> = strings.local;
+  const found = CODES.find(({ word }) => word === code)?.sentence ?? local[code] ?? code;
   return `${found.charAt(0).toUpperCase()}${found.slice(1)}.`;
 }
 

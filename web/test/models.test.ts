@@ -9,6 +9,7 @@ import { answersOf, parseSchema } from '../src/model/form';
 import { deviceName } from '../src/model/format';
 import { PairingModel } from '../src/model/pairing.svelte';
 import { hrefOf, parseRoute } from '../src/model/route';
+import type { Shelf } from '../src/platform/shelf';
 import type { Ask } from '../src/protocol/types';
 
 const OVERVIEW: Overview = {
@@ -19,7 +20,19 @@ const OVERVIEW: Overview = {
   wishes: [],
   approvals: [],
   clockOff: null,
+  full: false,
 };
+
+function memoryShelf(): Shelf {
+  const texts = new Map<string, string>();
+  return {
+    get: (name) => texts.get(name) ?? null,
+    put: (name, text) => {
+      if (text === null) texts.delete(name);
+      else texts.set(name, text);
+    },
+  };
+}
 
 /** An engine that remembers what it was told. */
 function fakeEngine() {
@@ -36,7 +49,8 @@ function fakeEngine() {
   };
   const clock = { now: () => now, after: () => () => {} };
   const random = { bytes: (length: number) => crypto.getRandomValues(new Uint8Array(length)) };
-  const client = new Client(port, clock, random);
+  const tab = memoryShelf();
+  const client = new Client(port, { clock, random, tab, browser: memoryShelf() });
   return {
     client,
     told,

@@ -17,7 +17,7 @@ import { Pairing } from './pair';
 import { importContentKey, openBlob, openLetter } from './seal';
 import type { SessionLog } from './session-log';
 import { importVerifyingKey } from './sign';
-import type { HostRow, Store } from './store';
+import { type HostRow, isFull, type Store } from './store';
 import type { Need } from './stream';
 import type { FromEngine, Overview, ToEngine } from './views';
 
@@ -61,6 +61,8 @@ export class Engine {
   #linkRelay: string | null = null;
   #relayStore: Bytes | null = null;
   #clockOff: number | null = null;
+  /** Whether what was read could not be written for want of room. */
+  #full = false;
   /** Streams that this connection follows. */
   readonly #followed = new Set<string>();
   /** Sessions that pages show: on which host, and which pages. */
@@ -309,9 +311,29 @@ export class Engine {
     const host = this.#hosts.get(hostOf(first));
     const stream = host?.streamOf(streamOf(first)) ?? null;
     if (host === undefined || stream === null) return;
-    const need = await stream.take(envelopes);
     host.heard();
-    await this.#after(host, stream.stream, need);
+    try {
+      const need = await stream.take(envelopes);
+      this.#hasRoom(true);
+      await this.#after(host, stream.stream, need);
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      await this.#makeRoom(host, stream);
+    }
+  }
+
+  /** Forgets what can be had again, and tries later: nothing is shown that is not durable. */
+  async #makeRoom(host: Host, stream: { readonly stream: string; pause(): void }): Promise<void> {
+    this.#hasRoom(false);
+    for (const each of this.#hosts.values()) for (const kept of each.streams()) await kept.makeRoom();
+    stream.pause();
+    this.#resubscribeLater(host, stream.stream);
+  }
+
+  #hasRoom(has: boolean): void {
+    if (this.#full !== has) return;
+    this.#full = !has;
+    this.#touch();
   }
 
   async #subscribed({ host: peer, stream, head, base }: Body<'subscribed'>): Promise<void> {
@@ -326,7 +348,12 @@ export class Engine {
     const host = asked === undefined ? undefined : this.#hosts.get(asked.host);
     const stream = asked === undefined ? null : (host?.streamOf(asked.stream) ?? null);
     if (host === undefined || stream === null) return;
-    await this.#after(host, stream.stream, await stream.takeOlder(envelopes, more));
+    try {
+      await this.#after(host, stream.stream, await stream.takeOlder(envelopes, more));
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      await this.#makeRoom(host, stream);
+    }
   }
 
   /** Does what a stream needs, and what follows from what it has read. */
@@ -387,7 +414,13 @@ export class Engine {
     const keys = this.#hosts.get(header.from)?.row.keys ?? this.#pairing.hostKeys(header.from);
     if (keys !== null && header.to === this.#identity.peer) {
       const signer = await importVerifyingKey(keys.signing);
-      if (await verifyLetter(letter, signer)) await this.#believe(header, letter);
+      try {
+        if (await verifyLetter(letter, signer)) await this.#believe(header, letter);
+      } catch (error) {
+        // It comes again on the next connection.
+        if (isFull(error)) return;
+        throw error;
+      }
     }
     this.#send(encodeFrame('taken', { from: header.from, id: header.id }));
   }
@@ -478,8 +511,13 @@ export class Engine {
       case 'wish': {
         const host = this.#hosts.get(message.host);
         if (host === undefined) return;
-        await this.#outbox.add(message.id, host.row, message.command);
-        this.#emit({ type: 'kept', id: message.id });
+        try {
+          await this.#outbox.add(message.id, host.row, message.command);
+          this.#emit({ type: 'kept', id: message.id });
+        } catch (error) {
+          if (!isFull(error)) throw error;
+          this.#emit({ type: 'not_kept', id: message.id, code: 'storage_full' });
+        }
         return;
       }
       case 'dismiss':
@@ -566,6 +604,7 @@ export class Engine {
       wishes: this.#outbox.views(),
       approvals: hosts.flatMap((host) => [...host.sessions.values()].flatMap((log) => log.pending())),
       clockOff: this.#clockOff,
+      full: this.#full,
     };
   }
 

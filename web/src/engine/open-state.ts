@@ -41,9 +41,9 @@ export class OpenState {
     }));
   }
 
-  #apply({ seq, at, event }: LogRecord): void {
+  #apply({ seq, at, cause, event }: LogRecord): void {
     if (seq === 1 || event.type === 'snapshot') this.complete = true;
-    this.session = applyEvent(this.session, event);
+    this.session = applyEvent(this.session, event, cause);
     if (event.type === 'usage_updated') {
       const { type: _type, ...usage } = event;
       this.usage = usage;

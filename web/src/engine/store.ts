@@ -103,12 +103,17 @@ export class Store {
     this.#db = db;
   }
 
-  static async open(name = 'farhelm'): Promise<Store> {
+  /** Opens it; `gone` is called when the browser takes it away. */
+  static async open(name = 'farhelm', gone: () => void = () => {}): Promise<Store> {
     const db = await openDB<Schema>(name, MIGRATIONS.length, {
       upgrade: (opened, from) => {
         for (const migrate of MIGRATIONS.slice(from)) migrate(opened);
       },
-      blocking: (_now, _next, event) => (event.target as IDBDatabase).close(),
+      blocking: (_now, _next, event) => {
+        (event.target as IDBDatabase).close();
+        gone();
+      },
+      terminated: gone,
     });
     return new Store(db);
   }
@@ -257,6 +262,11 @@ export class Store {
     const tx = this.#db.transaction(name, 'readwrite', STRICT);
     await Promise.all([write(tx.store as unknown as StrictStore<N>), tx.done]);
   }
+}
+
+/** Whether something was not written because there is no room for it. */
+export function isFull(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'QuotaExceededError';
 }
 
 interface StrictStore<N extends 'self' | 'hosts' | 'outbox'> {

@@ -35,6 +35,8 @@ export type Need =
 
 /** Envelopes of one stream that are kept from one start of the app to the next. */
 const KEPT_ENVELOPES = 4_000;
+/** The same when there is no room. */
+const LEAST_ENVELOPES = 200;
 /** Events that are opened when a stream is read back, besides its open state. */
 const LOADED = 200;
 /** Envelopes that wait for a key. */
@@ -97,7 +99,7 @@ export class Stream<R extends AnyRecord> {
     const records = await this.#reopenAll(kept);
     if (records.length === 0) return;
     this.#head = row.head;
-    this.#low = await this.#trim(row);
+    this.#low = await this.#trim(row, KEPT_ENVELOPES);
     this.#base = base;
     this.#owner.records(records);
   }
@@ -275,6 +277,21 @@ export class Stream<R extends AnyRecord> {
     this.#owner.changed();
   }
 
+  /** What came could not be made durable; nothing more is read until the next subscription. */
+  pause(): void {
+    this.#ignoring = true;
+    this.#held = [];
+    if (this.#older === 'asked') this.#older = 'idle';
+    this.#become({ state: 'waiting' });
+  }
+
+  /** Forgets all but the newest of what is kept, for want of room. */
+  async makeRoom(): Promise<void> {
+    if (this.#head === null || this.#low === null) return;
+    const row = { host: this.host, stream: this.stream, head: this.#head, low: this.#low };
+    this.#low = await this.#trim(row, LEAST_ENVELOPES);
+  }
+
   /** Something is not what the host wrote; nothing more is read until the next subscription. */
   alarm(code: Code): void {
     this.#ignoring = true;
@@ -292,8 +309,8 @@ export class Stream<R extends AnyRecord> {
   }
 
   /** Drops what is too old to be kept; it can be had from the relay again. */
-  async #trim(row: StreamRow): Promise<StreamRow['low']> {
-    const oldest = await this.#store.oldestKept(this.host, this.stream, KEPT_ENVELOPES);
+  async #trim(row: StreamRow, limit: number): Promise<StreamRow['low']> {
+    const oldest = await this.#store.oldestKept(this.host, this.stream, limit);
     if (oldest === null) return row.low;
     const { first, prev } = parseEnvelopeHeader(decodeEnvelope(oldest.bytes));
     const low = { first, prev };

@@ -3,6 +3,9 @@ import type { Activity, BlobRef, Command, Grant, Session, Summary } from '../pro
 import type { Code } from './codes';
 import type { Row, Usage } from './rows';
 
+/** What goes wrong in a browser and never crosses the wire: no room left; the database was cleared. */
+type LocalCode = 'storage_full' | 'storage_gone';
+
 /** The connection to the relay, as it is. */
 export type LinkView =
   | { readonly state: 'idle' }
@@ -91,6 +94,8 @@ export type Overview = {
   readonly approvals: readonly PendingApproval[];
   /** The relay's clock minus ours, when they differ by so much that expiries may fail. */
   readonly clockOff: number | null;
+  /** Whether this browser has no room left for what is read. */
+  readonly full: boolean;
 };
 
 /** What is known of one conversation besides its rows. */
@@ -125,10 +130,12 @@ export type FromEngine =
     }
   /** A wish is in the outbox; it will not be lost. */
   | { readonly type: 'kept'; readonly id: string }
+  /** A wish could not be made durable: it is not sent. */
+  | { readonly type: 'not_kept'; readonly id: string; readonly code: LocalCode }
   | { readonly type: 'blob'; readonly request: string; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly type: 'blob_failed'; readonly request: string; readonly code: Code }
   /** The engine cannot go on; the page must say so. */
-  | { readonly type: 'broken'; readonly code: Code; readonly detail: string };
+  | { readonly type: 'broken'; readonly code: Code | LocalCode; readonly detail: string };
 
 export type ToEngine =
   | { readonly type: 'hello' }

@@ -7,6 +7,7 @@ import { hex } from './bytes';
 import { Engine } from './engine';
 import { Store } from './store';
 import { Tabs } from './tabs';
+import type { FromEngine } from './views';
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 
@@ -20,6 +21,9 @@ const page: Port = {
 const surroundings = { clock: systemClock, random: systemRandom, sockets: webSockets };
 const me = hex(systemRandom.bytes(8));
 
-new Tabs(me, { clock: systemClock, locks: webLocks, page, others: channel('farhelm-engine') }, async (emit) =>
-  Engine.start(await Store.open(), surroundings, emit),
-).start();
+async function lead(emit: (message: FromEngine) => void): Promise<Engine> {
+  const gone = () => emit({ type: 'broken', code: 'storage_gone', detail: '' });
+  return Engine.start(await Store.open('farhelm', gone), surroundings, emit);
+}
+
+new Tabs(me, { clock: systemClock, locks: webLocks, page, others: channel('farhelm-engine') }, lead).start();

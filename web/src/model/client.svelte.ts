@@ -7,30 +7,49 @@ import type { FromEngine, Overview, ToEngine } from '../engine/views';
 import type { Clock } from '../platform/clock';
 import type { Port } from '../platform/port';
 import type { Random } from '../platform/random';
+import type { Shelf } from '../platform/shelf';
 import type { BlobRef, Command } from '../protocol/types';
+import { Selves } from './selves';
+import { Unkept } from './unkept';
 
 /** What a screen hears of the conversation that it shows. */
 export type RowsHeard = Extract<FromEngine, { type: 'rows_reset' | 'rows_changed' }>;
 
 type Wanted = { resolve(bytes: Uint8Array): void; reject(code: string): void };
 
+/** What a page needs from outside. */
+export type PageWorld = {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Kept for this tab, and for the whole browser. */
+  readonly tab: Shelf;
+  readonly browser: Shelf;
+};
+
 export class Client {
   overview = $state.raw<Overview | null>(null);
   broken = $state.raw<{ code: string; detail: string } | null>(null);
-  /** Wishes that the engine has not kept yet. */
-  readonly #unkept = new Map<string, ToEngine>();
+  /** Why a wish could not be kept, until it is put away. */
+  notKept = $state.raw<{ code: string; command: Command } | null>(null);
+  /** Whether the browser promised to keep what this site keeps; nothing while that is not known. */
+  promised = $state<boolean | null>(null);
+  readonly unkept: Unkept;
+  readonly selves: Selves;
   readonly #shown = new Map<string, { host: string; heard: (message: RowsHeard) => void }>();
   readonly #wanted = new Map<string, Wanted>();
   readonly #port: Port;
   readonly #clock: Clock;
   readonly #random: Random;
 
-  constructor(port: Port, clock: Clock, random: Random) {
+  constructor(port: Port, { clock, random, tab, browser }: PageWorld) {
     this.#port = port;
     this.#clock = clock;
     this.#random = random;
+    this.unkept = new Unkept(tab, clock.now());
+    this.selves = new Selves(browser);
     port.listen((message) => this.#hear(message as FromEngine));
     this.send({ type: 'hello' });
+    for (const wish of this.unkept.wishes) this.send(wish);
   }
 
   send(message: ToEngine): void {
@@ -40,8 +59,8 @@ export class Client {
   /** Wishes for something; its id names it in the overview. */
   wish(host: string, command: Command): string {
     const id = freshId('command', this.#clock.now(), this.#random.bytes(10));
-    const message: ToEngine = { type: 'wish', id, host, command };
-    this.#unkept.set(id, message);
+    const message = { type: 'wish' as const, id, host, command };
+    this.unkept.add(message, this.#clock.now());
     this.send(message);
     return id;
   }
@@ -63,6 +82,14 @@ export class Client {
     return new Blob(parts);
   }
 
+  /** Takes note of whether the browser promises to keep the keys. */
+  keep(promise: Promise<boolean>): void {
+    promise.then(
+      (kept) => (this.promised = kept),
+      () => (this.promised = false),
+    );
+  }
+
   now(): number {
     return this.#clock.now();
   }
@@ -80,9 +107,10 @@ export class Client {
       case 'ready':
         this.send({ type: 'hello' });
         for (const [session, { host }] of this.#shown) this.send({ type: 'open', host, session });
-        for (const wish of this.#unkept.values()) this.send(wish);
+        for (const wish of this.unkept.wishes) this.send(wish);
         return;
       case 'overview':
+        this.selves.see(message.overview);
         this.overview = message.overview;
         return;
       case 'rows_reset':
@@ -90,8 +118,14 @@ export class Client {
         this.#shown.get(message.session)?.heard(message);
         return;
       case 'kept':
-        this.#unkept.delete(message.id);
+        this.unkept.drop(message.id);
         return;
+      case 'not_kept': {
+        const command = this.unkept.drop(message.id)?.command;
+        if (command?.type === 'prompt') this.unkept.putDraft(command.session, command.text);
+        if (command !== undefined) this.notKept = { code: message.code, command };
+        return;
+      }
       case 'blob':
         this.#settle(message.request)?.resolve(message.bytes);
         return;
@@ -99,7 +133,7 @@ export class Client {
         this.#settle(message.request)?.reject(message.code);
         return;
       case 'broken':
-        this.broken = { code: message.code, detail: message.detail };
+        this.broken ??= { code: message.code, detail: message.detail };
     }
   }
 

@@ -20,11 +20,22 @@ export class ConversationModel {
     this.#client = client;
     this.host = host;
     this.session = session;
+    this.draft = client.unkept.draft(session);
     this.#hide = client.show(host, session, (message) => this.#hear(message));
   }
 
   dispose(): void {
     this.#hide();
+  }
+
+  /** What is in the box outlives a reload. */
+  keepDraft(): void {
+    this.#client.unkept.putDraft(this.session, this.draft);
+  }
+
+  /** Takes words back that could not be kept, when the box is empty. */
+  takeBack(): void {
+    if (this.draft === '') this.draft = this.#client.unkept.draft(this.session);
   }
 
   get client(): Client {

@@ -26,6 +26,14 @@ export class DevicesModel {
     return wishes.filter((wish) => wish.host === host.peer && matches(wish.command)).at(-1) ?? null;
   }
 
+  /** Whether a device looks like an earlier self of this browser, whose keys are gone. */
+  formerly(host: HostView, device: DeviceView): 'former' | 'namesake' | null {
+    if (device.self || device.revoked || device.role === 'host') return null;
+    const self = host.devices.find((each) => each.self);
+    if (this.#client.selves.was(device.peer, self?.peer ?? null)) return 'former';
+    return device.name === self?.name ? 'namesake' : null;
+  }
+
   revoke(host: HostView, device: DeviceView): void {
     this.#client.wish(host.peer, { type: 'revoke_device', peer: device.peer });
   }
