@@ -13,7 +13,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 WEB_INPUTS := $(shell find web/src web/public web/scripts -type f 2>/dev/null) web/index.html web/package.json \
 	web/package-lock.json web/vite.config.ts web/svelte.config.js web/tsconfig.json
 
-.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-up e2e bench types clean
+.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-evil test-up e2e bench types clean
 
 help: ## Lists the recipes
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,14 @@ ifneq ($(NEXTEST),)
 else
 	cargo test --locked --workspace --exclude farhelm
 	cargo test --locked -p farhelm --bins $(CLI_TESTS:%=--test %)
+endif
+
+test-evil: ## A relay that does evil, with a real daemon and devices
+	cargo build --locked -p farhelm
+ifneq ($(NEXTEST),)
+	cargo nextest run --locked -p farhelm-chaos --features evil
+else
+	cargo test --locked -p farhelm-chaos --features evil
 endif
 
 test-up: build ## README's first command, as a newcomer types it

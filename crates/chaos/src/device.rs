@@ -1,6 +1,6 @@
 //! A device in this process, with the code that devices have: it prompts, answers by chance, and notes what it is told.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use anyhow::{Context as _, bail};
 use farhelm_core::ask::{ChoiceKind, Verdict, digest};
 use farhelm_core::command::Command;
 use farhelm_core::event::{Event, Record};
+use farhelm_core::keys::Identity;
 use farhelm_core::session::parse_ask;
 use farhelm_link::clock;
 use farhelm_link::device::{Client, DeviceError, KnownHost, LogItem, Sent, Stage, Store};
-use farhelm_proto::{ApprovalId, Code, SessionId};
+use farhelm_proto::{ApprovalId, Code, PeerId, SessionId};
 use serde_json::Value;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,6 +28,11 @@ const STILL: Duration = Duration::from_secs(20);
 pub struct Device {
     /// Its name.
     pub name: String,
+    /// Its id.
+    pub me: PeerId,
+    /// Its host.
+    pub host: KnownHost,
+    folder: PathBuf,
     client: Client,
     told: Arc<Mutex<Vec<Wish>>>,
     /// Those who wait for what becomes of each wish.
@@ -40,13 +46,47 @@ impl Device {
     ///
     /// When its store cannot be used.
     pub async fn connect(name: &str, folder: &Path, host: KnownHost) -> anyhow::Result<Self> {
-        let client = Client::connect(Store::open(folder)?, host, None).await?;
+        let store = Store::open(folder)?;
+        let me = store.identity()?.peer();
+        let client = Client::connect(store, host.clone(), None).await?;
         Ok(Self {
             name: name.to_owned(),
+            me,
+            host,
+            folder: folder.to_owned(),
             client,
             told: Arc::default(),
             watchers: Mutex::default(),
         })
+    }
+
+    /// Its keys, which nobody else has.
+    ///
+    /// # Errors
+    ///
+    /// When its store cannot be used.
+    pub fn identity(&self) -> anyhow::Result<Arc<Identity>> {
+        Ok(Store::open(&self.folder)?.identity()?)
+    }
+
+    /// Ends it, and begins anew with what it has kept.
+    ///
+    /// # Errors
+    ///
+    /// When its store cannot be used.
+    pub async fn again(self) -> anyhow::Result<Self> {
+        let Self {
+            name,
+            host,
+            folder,
+            client,
+            told,
+            ..
+        } = self;
+        client.close().await;
+        let mut again = Self::connect(&name, &folder, host).await?;
+        again.told = told;
+        Ok(again)
     }
 
     /// Its connection.

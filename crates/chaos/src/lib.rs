@@ -9,6 +9,8 @@
 
 pub mod chance;
 pub mod device;
+#[cfg(feature = "evil")]
+pub mod evil;
 pub mod oracle;
 pub mod program;
 pub mod proxy;

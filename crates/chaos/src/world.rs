@@ -78,6 +78,18 @@ impl World {
         for_relay: &[(&str, &str)],
         for_host: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
+        let mut world = Self::still(farhelm, seed, free_address()?).await?;
+        world.start_relay(for_relay).await?;
+        world.start_host(for_host).await?;
+        Ok(world)
+    }
+
+    /// A world in which nothing runs yet but the roads to a relay at `address`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for it.
+    pub async fn still(farhelm: &Path, seed: u64, address: SocketAddr) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
         let at = |name: &str| folder.path().join(name);
         let text = |path: PathBuf| path.display().to_string();
@@ -90,7 +102,6 @@ impl World {
             ("FARHELM_HOME".to_owned(), text(at("host"))),
             ("FARHELM_SCRIPTED_STATE".to_owned(), text(at("scripted"))),
         ]);
-        let address = free_address()?;
         let host_road = Proxy::start(address).await?;
         let device_road = Proxy::start(address).await?;
         let (listen, data) = (address.to_string(), text(at("relay")));
@@ -109,7 +120,7 @@ impl World {
         let relay = Program::new(farhelm, &relay_line, &environment, at("relay.log"));
         let host_line = ["host", "run", "--relay", &first];
         let host = Program::new(farhelm, &host_line, &environment, at("host.log"));
-        let mut world = Self {
+        Ok(Self {
             seed,
             relay,
             host,
@@ -120,10 +131,7 @@ impl World {
             address,
             folder,
             is_over: false,
-        };
-        world.start_relay(for_relay).await?;
-        world.start_host(for_host).await?;
-        Ok(world)
+        })
     }
 
     /// Starts the relay, and waits until it listens or has ended.
@@ -345,6 +353,27 @@ impl Drop for World {
             drop(daemon.wait());
         }
     }
+}
+
+/// The program under test: `FARHELM_BIN`, or the one that was built beside this test.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn farhelm() -> anyhow::Result<PathBuf> {
+    if let Some(given) = std::env::var_os("FARHELM_BIN") {
+        return Ok(given.into());
+    }
+    let test = std::env::current_exe()?;
+    let found = test
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("farhelm"));
+    let mut found = found.filter(|program| program.is_file());
+    found.next().context(
+        "there is no program `farhelm` beside this test; build it with `cargo build -p farhelm`",
+    )
 }
 
 /// An address of this machine on which nobody listens.

@@ -46,6 +46,8 @@ mod peer;
 pub mod program;
 mod state;
 mod store;
+#[cfg(feature = "evil")]
+pub mod tamper;
 mod tasks;
 mod tls;
 mod wire;

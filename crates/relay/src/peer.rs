@@ -53,6 +53,9 @@ pub(crate) struct Peer<W> {
     /// Whether letters wait, beyond the last one sent.
     mail: bool,
     last_letter: i64,
+    /// Frames in the hand that an evil relay has seen.
+    #[cfg(feature = "evil")]
+    spoiled: usize,
 }
 
 /// A stream that the peer follows.
@@ -155,6 +158,8 @@ impl<W: Socket> Peer<W> {
             feeding: VecDeque::new(),
             mail: false,
             last_letter: 0,
+            #[cfg(feature = "evil")]
+            spoiled: 0,
         }
     }
 
@@ -231,7 +236,15 @@ impl<W: Socket> Peer<W> {
             match self.wire.poll_recv(cx) {
                 Poll::Ready(Ok(message)) => {
                     bytes += message.len();
+                    #[cfg(not(feature = "evil"))]
                     self.arrived.push(message);
+                    #[cfg(feature = "evil")]
+                    self.arrived.extend(crate::tamper::heard(
+                        &self.state,
+                        self.me,
+                        self.outbox.id,
+                        message,
+                    ));
                 }
                 Poll::Ready(Err(error)) => self.ended = Some(error),
                 Poll::Pending => break,
@@ -271,7 +284,20 @@ impl<W: Socket> Peer<W> {
             if more {
                 fail::point("relay.peer.before_send");
             }
-            std::task::ready!(self.wire.poll_send(cx, &mut self.hand))?;
+            #[cfg(feature = "evil")]
+            crate::tamper::said(
+                &self.state,
+                self.me,
+                self.outbox.id,
+                &mut self.hand,
+                self.spoiled,
+            );
+            let sent = self.wire.poll_send(cx, &mut self.hand);
+            #[cfg(feature = "evil")]
+            {
+                self.spoiled = self.hand.len();
+            }
+            std::task::ready!(sent)?;
             if more {
                 fail::point("relay.peer.after_send");
             }

@@ -42,6 +42,8 @@ pub(crate) struct State {
     ending: OnceLock<u64>,
     next_conn: AtomicU64,
     tick: AtomicU32,
+    #[cfg(feature = "evil")]
+    pub(crate) tamper: OnceLock<Arc<dyn crate::tamper::Tamper>>,
 }
 
 impl State {
@@ -58,6 +60,8 @@ impl State {
             ending: OnceLock::new(),
             next_conn: AtomicU64::new(1),
             tick: AtomicU32::new(0),
+            #[cfg(feature = "evil")]
+            tamper: OnceLock::new(),
         }
     }
 
@@ -111,6 +115,18 @@ impl State {
         let peers = self.peers.of(&peer).hold();
         let outboxes = peers.get(&peer).into_iter().flatten();
         outboxes.filter(|outbox| outbox.pass(bytes)).count() > 0
+    }
+
+    #[cfg(feature = "evil")]
+    pub(crate) fn inject(&self, to: PeerId, frame: &bytes::Bytes) {
+        for outbox in self.peers.of(&to).hold().get(&to).into_iter().flatten() {
+            outbox.say_raw(frame.clone());
+        }
+    }
+
+    #[cfg(feature = "evil")]
+    pub(crate) fn has(&self, peer: PeerId) -> bool {
+        self.peers.of(&peer).hold().contains_key(&peer)
     }
 
     /// The hub of a host that this relay knows.

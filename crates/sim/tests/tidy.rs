@@ -340,6 +340,42 @@ fn f01_every_failpoint_is_in_the_list_and_the_list_does_not_shrink() {
     assert!(listed.len() >= FAILPOINTS, "failpoints went away");
 }
 
+#[test]
+fn nothing_that_is_shipped_can_make_a_relay_evil() {
+    for name in ["farhelm", "farhelm-relay"] {
+        let tree = cargo(&[
+            "tree",
+            "--locked",
+            "--package",
+            name,
+            "--edges",
+            "features,normal,build",
+            "--prefix",
+            "none",
+        ]);
+        assert!(tree.contains("farhelm-relay"), "an unexpected tree: {tree}");
+        assert!(
+            !tree.contains("evil"),
+            "{name} is built with the feature evil"
+        );
+    }
+    // Nor may a build of the whole workspace, which joins what all members ask for.
+    for path in files().iter().filter(|path| path.ends_with("Cargo.toml")) {
+        let asks = read(path)
+            .lines()
+            .any(|line| line.contains("evil") && line.contains("farhelm-relay ="));
+        assert!(
+            !asks || shown(path) == "crates/chaos/Cargo.toml",
+            "{}",
+            shown(path)
+        );
+    }
+    let chaos = read(&root().join("crates/chaos/Cargo.toml"));
+    assert!(
+        chaos.contains("optional = true, features = [\"evil\"]") && !chaos.contains("default =")
+    );
+}
+
 /// Packages that touch files, processes or the network. (`getrandom` comes along with the ciphers;
 /// that nobody calls it is the linter's business.)
 const DOES_IO: &[&str] = &[

@@ -1,0 +1,13 @@
+//! A relay that does evil, with a real daemon and devices: everything that it tries is without effect, and what it hides
+//! or changes is noticed and shown. `make test-evil` runs these.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a script is about the frames that it names"
+)]
+
+mod pairing;
+mod replay;
+mod retarget;
+mod scene;
+mod withhold;
