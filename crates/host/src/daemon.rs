@@ -7,7 +7,7 @@
 //!    ([`wishes`]).
 //! 3. What is decided is appended to the host's log, applied, and then acted upon ([`log`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use farhelm_core::roster::Roster;
 use farhelm_link::clock::now;
 use farhelm_link::driver::LinkOptions;
 use farhelm_proto::frame::{Members, Role};
+use farhelm_proto::letter::Letter;
 use farhelm_proto::{OfferId, PeerId, SessionId, Timestamp};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -36,10 +37,13 @@ use crate::uplink::{Mail, RelayState, Uplink};
 
 mod letters;
 mod log;
+mod opening;
 mod probes;
+mod routes;
 mod wishes;
 
 pub(crate) use probes::Answer;
+use routes::Routes;
 pub(crate) use wishes::no_agent;
 
 /// Local requests that may wait.
@@ -52,6 +56,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 const TUNNEL: &str = "tunnel";
 /// How often expired pairing links are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How often letters are tried again whose session could not take them.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What a daemon is started with.
 pub struct DaemonOptions {
@@ -163,6 +169,9 @@ pub struct Daemon {
     requests: mpsc::Receiver<Request>,
     own_requests: mpsc::Sender<Request>,
     letters: mpsc::Receiver<Mail>,
+    /// Letters whose session cannot take them right now.
+    deferred: VecDeque<Letter>,
+    routes: Routes,
     probes: probes::Probes,
     stop: CancellationToken,
 }
@@ -252,6 +261,8 @@ impl Daemon {
             requests,
             own_requests: own_requests.clone(),
             letters,
+            deferred: VecDeque::new(),
+            routes: Routes::default(),
             probes: probes::Probes::default(),
             stop: stop.clone(),
         };
@@ -310,6 +321,7 @@ impl Daemon {
     pub async fn run(mut self) -> Result<(), JournalError> {
         let changed = Arc::clone(&self.shared.changed);
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut again = tokio::time::interval(AGAIN);
         loop {
             tokio::select! {
                 biased;
@@ -321,6 +333,7 @@ impl Daemon {
                         break;
                     }
                 }
+                _ = again.tick(), if !self.deferred.is_empty() => self.take_deferred().await?,
                 () = tunnel_ended(&mut self.tunnel) => {
                     tracing::warn!("the tunnel program has ended");
                     self.tunnel = None;
@@ -366,10 +379,9 @@ impl Daemon {
                 prompt,
                 reply,
             } => {
-                let outcome = self
-                    .start_session(spec, prompt, farhelm_core::event::Author::Local)
-                    .await?;
-                drop(reply.send(outcome));
+                let by = farhelm_core::event::Author::Local;
+                let decided = self.start_session(spec, prompt, by, None).await?;
+                drop(reply.send(decided.unwrap_or_else(wishes::refused)));
             }
             Request::Session { session, reply } => {
                 drop(reply.send(self.sessions.get(&session).cloned()));
@@ -417,7 +429,7 @@ impl Daemon {
     }
 
     async fn restore_sessions(&mut self) -> Result<(), JournalError> {
-        for (id, spec) in self.shared.journal.sessions().await? {
+        for (id, entry) in self.shared.journal.sessions().await? {
             let is_over = self
                 .fleet
                 .sessions
@@ -426,13 +438,16 @@ impl Daemon {
             if is_over {
                 continue;
             }
-            let Ok(spec) = serde_json::from_str::<Spec>(&spec) else {
+            let Ok(spec) = serde_json::from_str::<Spec>(&entry) else {
                 tracing::error!(session = %id, "a session's entry cannot be read");
                 continue;
             };
             if let Some((actor, handle)) = session::restore(id, spec, self.shared.clone()).await? {
                 self.sessions.insert(id, handle);
                 self.shared.tasks.spawn("session", actor.run());
+                self.give_first_prompt(id, &entry).await?;
+            } else {
+                self.open_noted(id, &entry).await?;
             }
         }
         self.list_sessions().await

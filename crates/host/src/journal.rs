@@ -72,6 +72,8 @@ pub(crate) enum Op {
         device: Option<PeerId>,
         outcome: String,
     },
+    /// It came further.
+    CommandMoved { id: CommandId, outcome: String },
     /// A letter on its way out.
     Letter {
         id: CommandId,
@@ -300,6 +302,23 @@ impl Journal {
                 Ok((row.get(0)?, ContentKey::from_bytes(row.get(1)?)))
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// What became of a command, if it was ever decided, and which device sent it.
+    pub(crate) async fn command(
+        &self,
+        id: CommandId,
+    ) -> Result<Option<(Option<PeerId>, String)>, JournalError> {
+        self.read(move |db| {
+            let mut query =
+                db.prepare_cached("SELECT device, outcome FROM commands WHERE id = ?1")?;
+            let row = query.query_row([id.as_bytes()], |row| {
+                let device: Option<[u8; 16]> = row.get(0)?;
+                Ok((device.map(PeerId::from_bytes), row.get(1)?))
+            });
+            Ok(row.optional()?)
         })
         .await
     }

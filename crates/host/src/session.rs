@@ -17,7 +17,7 @@ use farhelm_core::roster::Roster;
 use farhelm_core::session::{Effect, Input, Session};
 use farhelm_link::clock::now;
 use farhelm_link::rng::random;
-use farhelm_proto::{Code, CommandId, PeerId, SessionId};
+use farhelm_proto::{Code, CommandId, PeerId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -33,6 +33,7 @@ use crate::vitals::Vitals;
 
 mod commit;
 mod restore;
+mod wishes;
 
 pub(crate) use commit::letter_of;
 pub(crate) use restore::{open_records, restore};
@@ -57,6 +58,7 @@ pub(crate) struct Spec {
 }
 
 /// Everything a session can be woken by.
+#[expect(clippy::large_enum_variant, reason = "inputs are moved once or twice")]
 #[derive(Debug)]
 pub(crate) enum SessionInput {
     /// Somebody wants something.
@@ -78,6 +80,10 @@ pub(crate) struct Wish {
     pub(crate) id: CommandId,
     pub(crate) by: Author,
     pub(crate) reply: Reply,
+    /// After this it has no effect; zero means never.
+    pub(crate) not_after: Timestamp,
+    /// The command that it repeats.
+    pub(crate) retries: Option<CommandId>,
 }
 
 /// Whom the answer goes to.
@@ -323,32 +329,6 @@ impl SessionActor {
         Ok(())
     }
 
-    /// Decides a wish, unless it was decided before: then only the answer is repeated.
-    async fn take_wish(
-        &mut self,
-        wish: Wish,
-        batch: &mut commit::Batch,
-    ) -> Result<(), JournalError> {
-        if let Some(earlier) = batch.outcome_of(wish.id) {
-            batch.repeat(wish.reply, wish.id, earlier);
-            return Ok(());
-        }
-        if let Some(earlier) = self.shared.journal.outcome(wish.id).await? {
-            let outcome =
-                serde_json::from_str(&earlier).map_err(|_| JournalError::Corrupt("an outcome"))?;
-            batch.repeat(wish.reply, wish.id, outcome);
-            return Ok(());
-        }
-        let input = Input::Wish {
-            command: wish.command,
-            by: wish.by,
-        };
-        let decided = self.session.decide(now(), input, &mut random);
-        let verdict = decided.map(|events| self.stage(events, Some(wish.id), batch));
-        batch.answer(wish.reply, wish.id, self.writer.stream(), verdict);
-        Ok(())
-    }
-
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "only the start of the program is special here"
@@ -455,6 +435,7 @@ impl SessionActor {
         batch: &mut commit::Batch,
     ) -> u64 {
         for event in events {
+            batch.moved.extend(self.session.deliveries(cause, &event));
             batch.effects.extend(self.session.effects(&event));
             self.session.apply(cause, &event);
             batch.records.push(Record {

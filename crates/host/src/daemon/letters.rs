@@ -8,13 +8,16 @@ use farhelm_core::seal;
 use farhelm_link::clock::now;
 use farhelm_link::rng::random;
 use farhelm_proto::letter::{Header, Kind, Letter};
-use farhelm_proto::{Code, CommandId, OfferId, PeerId};
+use farhelm_proto::{Code, CommandId, OfferId, PeerId, SessionId};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Daemon;
 use crate::journal::{JournalError, Op};
 use crate::session::{Reply, SessionInput, Wish};
 use crate::stream::letter_op;
+
+/// Letters that wait here for their session; what is beyond waits at the relay.
+const DEFERRED: usize = 256;
 
 impl Daemon {
     pub(super) async fn take_letter(&mut self, letter: &Letter) -> Result<(), JournalError> {
@@ -46,137 +49,179 @@ impl Daemon {
             tracing::warn!(from = %header.from, "a letter's signature does not match");
             return Ok(());
         }
-        if revoked {
-            return self
-                .refuse(header, &keys, Rejection::new(Code::Revoked))
-                .await;
-        }
-        let command = match open_command(&self.shared.host, letter) {
-            Ok(command) => command,
-            Err(rejection) => return self.refuse(header, &keys, rejection).await,
+        let asker = Asker {
+            peer: header.from,
+            keys,
+            id: header.id,
         };
-        let (at, needs) = (now(), command.needs());
-        if header.is_expired(at) {
-            return self
-                .refuse(header, &keys, Rejection::new(Code::Expired))
-                .await;
+        if revoked {
+            return self.refuse(&asker, Rejection::new(Code::Revoked)).await;
         }
-        if !self.roster.allows(header.from, needs, at) {
-            return self
-                .refuse(header, &keys, Rejection::new(Code::Forbidden))
-                .await;
+        let CommandBody { command, retries } = match open_command(&self.shared.host, letter) {
+            Ok(body) => body,
+            Err(rejection) => return self.refuse(&asker, rejection).await,
+        };
+        let session = if let Command::Recall { command } = &command {
+            self.session_of(*command).await?
+        } else {
+            command.session()
+        };
+        // A copy of what a session was handed and has not decided yet is that session's to judge.
+        let handed_to = self.routes.session(header.id);
+        if handed_to.is_none() {
+            let at = now();
+            if header.is_expired(at) {
+                return self.refuse(&asker, Rejection::new(Code::Expired)).await;
+            }
+            if !self.roster.allows(header.from, command.needs(), at) {
+                return self.refuse(&asker, Rejection::new(Code::Forbidden)).await;
+            }
         }
         let by = Author::Device {
             peer: header.from,
             name,
         };
-        match command.session() {
-            Some(session) => {
-                let Some(handle) = self.sessions.get(&session) else {
-                    let code = if self.fleet.sessions.contains_key(&session) {
-                        Code::SessionEnded
-                    } else {
-                        Code::SessionNotFound
-                    };
-                    return self.refuse(header, &keys, Rejection::new(code)).await;
-                };
-                let reply = Reply::Device {
-                    peer: header.from,
-                    keys,
-                };
-                let wish = SessionInput::Wish(Wish {
-                    command,
-                    id: header.id,
-                    by,
-                    reply,
-                });
-                fail::point("host.letters.before_handed_on");
-                match handle.inputs.try_send(wish) {
-                    Ok(()) => Ok(()),
-                    Err(TrySendError::Closed(_)) => {
-                        self.refuse(header, &keys, Rejection::new(Code::SessionEnded))
-                            .await
-                    }
-                    Err(TrySendError::Full(_)) => {
-                        // Not taken: the relay delivers it again.
-                        tracing::warn!(%session, "the session cannot take a wish right now");
-                        Ok(())
-                    }
-                }
+        let Some(session) = handed_to.or(session) else {
+            return self.take_device_wish(&asker, command, by).await;
+        };
+        let wish = Wish {
+            command,
+            id: header.id,
+            by,
+            reply: Reply::Device {
+                peer: header.from,
+                keys,
+            },
+            not_after: header.not_after,
+            retries,
+        };
+        self.hand_on(session, wish, &asker, letter).await
+    }
+
+    /// Gives a wish to its session, or answers that there is none.
+    async fn hand_on(
+        &mut self,
+        session: SessionId,
+        wish: Wish,
+        asker: &Asker,
+        letter: &Letter,
+    ) -> Result<(), JournalError> {
+        let Some(handle) = self.sessions.get(&session) else {
+            let code = if self.fleet.sessions.contains_key(&session) {
+                Code::SessionEnded
+            } else {
+                Code::SessionNotFound
+            };
+            return self.refuse(asker, Rejection::new(code)).await;
+        };
+        fail::point("host.letters.before_handed_on");
+        match handle.inputs.try_send(SessionInput::Wish(wish)) {
+            Ok(()) => {
+                self.routes.note(asker.id, session);
+                Ok(())
             }
-            None => self.take_device_wish(header, &keys, command, by).await,
+            Err(TrySendError::Closed(_)) => {
+                self.refuse(asker, Rejection::new(Code::SessionEnded)).await
+            }
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(%session, "the session cannot take a wish right now");
+                // What does not fit is not taken, and the relay delivers it again.
+                if self.deferred.len() < DEFERRED {
+                    self.deferred.push_back(letter.clone());
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// Tries letters again whose session could not take them.
+    pub(super) async fn take_deferred(&mut self) -> Result<(), JournalError> {
+        for letter in std::mem::take(&mut self.deferred) {
+            self.take_letter(&letter).await?;
+        }
+        Ok(())
+    }
+
+    /// The session that decides about a command, or has decided.
+    async fn session_of(&self, command: CommandId) -> Result<Option<SessionId>, JournalError> {
+        if let Some(session) = self.routes.session(command) {
+            return Ok(Some(session));
+        }
+        let Some((_, outcome)) = self.shared.journal.command(command).await? else {
+            return Ok(None);
+        };
+        let session = match serde_json::from_str(&outcome) {
+            Ok(Outcome::Applied { stream, .. }) => Some(SessionId::from_bytes(*stream.as_bytes())),
+            Ok(Outcome::Received | Outcome::Refused { .. }) | Err(_) => None,
+        };
+        Ok(session.filter(|session| self.sessions.contains_key(session)))
     }
 
     async fn take_device_wish(
         &mut self,
-        header: &Header,
-        keys: &PublicKeys,
+        asker: &Asker,
         command: Command,
         by: Author,
     ) -> Result<(), JournalError> {
-        if let Some(earlier) = self.shared.journal.outcome(header.id).await? {
-            let outcome =
-                serde_json::from_str(&earlier).map_err(|_| JournalError::Corrupt("an outcome"))?;
-            return self.send_receipt(header, keys, outcome, false).await;
+        if let Some(earlier) = self.shared.journal.outcome(asker.id).await? {
+            return self.repeat(asker, &earlier).await;
         }
-        let asker = Some((header.from, *keys));
         fail::point("host.letters.before_decided");
-        let outcome = self
-            .take_host_wish(command, by, asker, Some(header.id))
-            .await?;
-        self.send_receipt(header, keys, outcome, true).await
+        self.take_host_wish(command, by, Some(asker)).await?;
+        self.taken(asker);
+        Ok(())
     }
 
-    async fn refuse(
-        &mut self,
-        header: &Header,
-        keys: &PublicKeys,
-        rejection: Rejection,
-    ) -> Result<(), JournalError> {
-        if let Some(earlier) = self.shared.journal.outcome(header.id).await? {
-            let outcome =
-                serde_json::from_str(&earlier).map_err(|_| JournalError::Corrupt("an outcome"))?;
-            return self.send_receipt(header, keys, outcome, false).await;
+    async fn refuse(&mut self, asker: &Asker, rejection: Rejection) -> Result<(), JournalError> {
+        if let Some(earlier) = self.shared.journal.outcome(asker.id).await? {
+            return self.repeat(asker, &earlier).await;
         }
-        self.send_receipt(header, keys, Outcome::Refused { rejection }, true)
-            .await
-    }
-
-    async fn send_receipt(
-        &mut self,
-        header: &Header,
-        keys: &PublicKeys,
-        outcome: Outcome,
-        is_first: bool,
-    ) -> Result<(), JournalError> {
-        let mut ops = Vec::new();
-        if is_first {
-            let text = serde_json::to_string(&outcome).unwrap_or_default();
-            ops.push(Op::Command {
-                id: header.id,
-                device: Some(header.from),
-                outcome: text,
-            });
-        }
-        let body = serde_json::to_vec(&Receipt {
-            command: header.id,
-            outcome,
-        })
-        .unwrap_or_default();
-        ops.extend(letter_op(
-            &self.shared.host,
-            keys,
-            Kind::Receipt,
-            &body,
-            None,
-        ));
+        let ops = self.answer_ops(Some(asker), &Outcome::Refused { rejection });
         fail::point("host.letters.before_receipt");
         self.extend(Vec::new(), None, ops).await?;
-        fail::point("host.letters.before_taken");
-        self.shared.uplink.taken(header.from, header.id);
-        fail::point("host.letters.after_taken");
+        self.taken(asker);
         Ok(())
+    }
+
+    /// Answers what was answered before.
+    async fn repeat(&mut self, asker: &Asker, outcome: &str) -> Result<(), JournalError> {
+        let outcome =
+            serde_json::from_str(outcome).map_err(|_| JournalError::Corrupt("an outcome"))?;
+        let receipt = self.receipt_op(&asker.keys, asker.id, outcome);
+        self.extend(Vec::new(), None, receipt.into_iter().collect())
+            .await?;
+        self.taken(asker);
+        Ok(())
+    }
+
+    fn taken(&self, asker: &Asker) {
+        fail::point("host.letters.before_taken");
+        self.shared.uplink.taken(asker.peer, asker.id);
+        fail::point("host.letters.after_taken");
+    }
+
+    /// What became of a device's wish, to be written with its effect.
+    pub(super) fn answer_ops(&self, asker: Option<&Asker>, outcome: &Outcome) -> Vec<Op> {
+        let Some(asker) = asker else {
+            return Vec::new();
+        };
+        let decided = Op::Command {
+            id: asker.id,
+            device: Some(asker.peer),
+            outcome: serde_json::to_string(outcome).unwrap_or_default(),
+        };
+        let receipt = self.receipt_op(&asker.keys, asker.id, outcome.clone());
+        std::iter::once(decided).chain(receipt).collect()
+    }
+
+    pub(super) fn receipt_op(
+        &self,
+        keys: &PublicKeys,
+        command: CommandId,
+        outcome: Outcome,
+    ) -> Option<Op> {
+        let body = serde_json::to_vec(&Receipt { command, outcome }).unwrap_or_default();
+        letter_op(&self.shared.host, keys, Kind::Receipt, &body, None)
     }
 
     /// A device asks to be let in.
@@ -260,15 +305,18 @@ impl Daemon {
 fn open_command(
     host: &farhelm_core::keys::Identity,
     letter: &Letter,
-) -> Result<Command, Rejection> {
+) -> Result<CommandBody, Rejection> {
     let body = seal::open_letter(host, letter).map_err(|_| Rejection::new(Code::BadSeal))?;
-    let body: CommandBody =
-        serde_json::from_slice(&body).map_err(|_| Rejection::new(Code::BadCommand))?;
-    Ok(body.command)
+    serde_json::from_slice(&body).map_err(|_| Rejection::new(Code::BadCommand))
 }
 
-/// Who asked, when it was a device.
-pub(super) type Asker = Option<(PeerId, PublicKeys)>;
+/// A device that wishes something, and the id of its wish.
+#[derive(Clone, Copy)]
+pub(super) struct Asker {
+    pub(super) peer: PeerId,
+    pub(super) keys: PublicKeys,
+    pub(super) id: CommandId,
+}
 
 /// The id of a wish from this machine.
 pub(super) fn fresh_id() -> CommandId {

@@ -1,34 +1,23 @@
 //! Wishes to the host itself: sessions, pairings, devices, keys.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use farhelm_core::command::{Command, Delivery, Outcome, Rejection};
-use farhelm_core::event::{Author, Event, HostEvent};
+use farhelm_core::event::{Author, HostEvent};
 use farhelm_core::grant::{Capability, Grant};
 use farhelm_core::keys::PublicKeys;
 use farhelm_core::pairing::{Link, Offer, PairAnswer};
 use farhelm_core::roster::{Change, Roster};
-use farhelm_core::session::Session;
 use farhelm_link::clock::now;
 use farhelm_link::rng::random;
 use farhelm_proto::limits::OPEN_OFFERS;
-use farhelm_proto::{Code, CommandId, OfferId, PeerId, SessionId, StreamId};
+use farhelm_proto::{Code, CommandId, OfferId, PeerId, StreamId, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
 use super::Daemon;
 use super::letters::{Asker, fresh_id};
-use crate::agents::AgentError;
-use crate::agents::registry::find_program;
-use crate::config::AgentChoice;
-use crate::environment::Environment;
 use crate::journal::{JournalError, Op};
-use crate::session::{Reply, SessionActor, SessionInput, Spec, Wish};
-use crate::stream::{StreamWriter, key_letters};
-
-/// Sessions that may be open at once on one host.
-const MAX_SESSIONS: usize = 256;
+use crate::session::{Reply, SessionInput, Wish};
+use crate::stream::key_letters;
 
 impl Daemon {
     /// A wish of somebody at this machine.
@@ -38,9 +27,7 @@ impl Daemon {
         reply: oneshot::Sender<Outcome>,
     ) -> Result<(), JournalError> {
         let Some(session) = command.session() else {
-            let outcome = self
-                .take_host_wish(command, Author::Local, None, None)
-                .await?;
+            let outcome = self.take_host_wish(command, Author::Local, None).await?;
             drop(reply.send(outcome));
             return Ok(());
         };
@@ -59,6 +46,8 @@ impl Daemon {
             id: fresh_id(),
             by: Author::Local,
             reply: Reply::Local(reply),
+            not_after: Timestamp(0),
+            retries: None,
         };
         if let Err(TrySendError::Closed(SessionInput::Wish(Wish {
             reply: Reply::Local(reply),
@@ -71,29 +60,29 @@ impl Daemon {
         Ok(())
     }
 
-    /// Decides and carries out a wish to the host.
+    /// Decides and carries out a wish to the host. What became of it is in the commit of its
+    /// effect, with the receipt for the device that asked.
     pub(super) async fn take_host_wish(
         &mut self,
         command: Command,
         by: Author,
-        asker: Asker,
-        cause: Option<CommandId>,
+        asker: Option<&Asker>,
     ) -> Result<Outcome, JournalError> {
-        match command {
+        let decided = match command {
             Command::StartSession { dir, agent, prompt } => {
                 let agent = agent.or_else(|| self.config.agent.clone());
                 match self.spec_from_afar(dir, agent).await {
-                    Ok(spec) => self.start_session(spec, prompt, by).await,
-                    Err(rejection) => Ok(refused(rejection)),
+                    Ok(spec) => self.start_session(spec, prompt, by, asker).await?,
+                    Err(rejection) => Err(rejection),
                 }
             }
-            Command::OpenPairing {} => Ok(self.open_pairing()),
+            Command::OpenPairing {} => self.open_pairing(asker).await?,
             Command::SettlePairing { offer, accept } => {
-                self.settle_pairing(offer, accept, cause).await
+                self.settle_pairing(offer, accept, asker).await?
             }
-            Command::RevokeDevice { peer } => self.revoke(peer, cause).await,
-            Command::Recall { .. } => Ok(refused(Rejection::new(Code::NotFound))),
-            Command::SendKeys { stream } => self.send_keys(stream, asker).await,
+            Command::RevokeDevice { peer } => self.revoke(peer, asker).await?,
+            Command::SendKeys { stream } => self.send_keys(stream, asker).await?,
+            Command::Recall { command } => self.recall(command, asker).await?,
             Command::Prompt { .. }
             | Command::EditPrompt { .. }
             | Command::MovePrompt { .. }
@@ -104,132 +93,50 @@ impl Daemon {
             | Command::SetConfig { .. }
             | Command::Rename { .. }
             | Command::ResumeAgent { .. }
-            | Command::EndSession { .. } => Ok(refused(Rejection::new(Code::SessionNotFound))),
-        }
-    }
-
-    /// Opens a session and starts its agent.
-    pub(super) async fn start_session(
-        &mut self,
-        spec: Spec,
-        prompt: Option<String>,
-        by: Author,
-    ) -> Result<Outcome, JournalError> {
-        if self.sessions.len() >= MAX_SESSIONS {
-            let rejection = Rejection::because(
-                Code::Full,
-                "too many sessions are open; end some with `farhelm stop`",
-            );
-            return Ok(refused(rejection));
-        }
-        if !spec.dir.is_dir() {
-            let text = format!("{} is not a folder", spec.dir.display());
-            return Ok(refused(Rejection::because(Code::FolderMissing, text)));
-        }
-        let environment = spec.environment.resolve(&spec.dir).await;
-        let found = spec.agent.resolve(&self.shared.agents).and_then(|agent| {
-            find_program(
-                &agent,
-                environment.get(std::ffi::OsStr::new("PATH")),
-                &spec.dir,
-            )?;
-            Ok(agent)
-        });
-        let agent = match found {
-            Ok(agent) => agent,
-            Err(AgentError { code, text }) => return Ok(refused(Rejection::because(code, text))),
+            | Command::EndSession { .. } => Err(Rejection::new(Code::SessionNotFound)),
         };
-        let at = now();
-        let id = SessionId::fresh(at, random());
-        let text = serde_json::to_string(&spec).unwrap_or_default();
-        fail::point("host.wishes.before_session_noted");
-        self.shared
-            .journal
-            .commit(vec![Op::Session {
-                session: id,
-                spec: text,
-            }])
-            .await?;
-        fail::point("host.wishes.after_session_noted");
-        let title = spec.dir.file_name().map_or_else(
-            || "/".to_owned(),
-            |name| name.to_string_lossy().into_owned(),
-        );
-        let opened = Event::SessionOpened {
-            title,
-            dir: spec.dir.to_string_lossy().into_owned(),
-            branch: crate::git::branch(&spec.dir).await,
-            agent: agent.name,
-        };
-        let writer = StreamWriter::new(Arc::clone(&self.shared.host), id.into(), None, 0);
-        let (actor, handle) = SessionActor::new(
-            id,
-            self.shared.clone(),
-            spec,
-            Session::default(),
-            writer,
-            0,
-            at,
-        );
-        self.shared.tasks.spawn("session", actor.open(opened));
-        if let Some(text) = prompt.filter(|text| !text.trim().is_empty()) {
-            let (reply, _) = oneshot::channel();
-            let command = Command::Prompt { session: id, text };
-            let wish = Wish {
-                command,
-                id: fresh_id(),
-                by,
-                reply: Reply::Local(reply),
-            };
-            drop(handle.inputs.try_send(SessionInput::Wish(wish)));
-        }
-        let mut summary = handle.summary.clone();
-        self.sessions.insert(id, handle);
-        // Once its first event is on the disk, the session is there for good.
-        drop(summary.wait_for(|summary| !summary.dir.is_empty()).await);
-        fail::point("host.wishes.after_session_opened");
-        self.list_sessions().await?;
-        let seq = self.writer.head();
-        Ok(Outcome::Applied {
-            stream: self.writer.stream(),
-            seq,
-            made: Some(id.to_string()),
-            delivery: Delivery::Done,
-        })
-    }
-
-    async fn spec_from_afar(&self, dir: String, agent: Option<String>) -> Result<Spec, Rejection> {
-        let dir = PathBuf::from(dir);
-        if !dir.is_absolute() {
-            return Err(Rejection::because(
-                Code::FolderMissing,
-                "the folder must be given whole, from /",
-            ));
-        }
-        let dir = dir.canonicalize().map_err(|error| {
-            Rejection::because(Code::FolderMissing, format!("{}: {error}", dir.display()))
-        })?;
-        let environment = Environment::LoginShell;
-        let name = match agent {
-            Some(name) => name,
-            None => {
-                let variables = environment.resolve(&dir).await;
-                let path = variables.get(std::ffi::OsStr::new("PATH"));
-                let found = self.shared.agents.detect(path);
-                found.ok_or_else(no_agent)?.name
+        match decided {
+            Ok(outcome) => Ok(outcome),
+            Err(rejection) => {
+                let outcome = refused(rejection);
+                let ops = self.answer_ops(asker, &outcome);
+                if !ops.is_empty() {
+                    self.extend(Vec::new(), None, ops).await?;
+                }
+                Ok(outcome)
             }
-        };
-        Ok(Spec {
-            dir,
-            agent: AgentChoice::Named { name },
-            environment,
-        })
+        }
     }
 
-    fn open_pairing(&mut self) -> Outcome {
+    /// What a wish to the host has come to, with its last event the `count`th from here.
+    pub(super) fn applied(&self, count: usize, made: Option<String>) -> Outcome {
+        Outcome::Applied {
+            stream: self.writer.stream(),
+            seq: self.writer.head() + count as u64,
+            made,
+            delivery: Delivery::Done,
+        }
+    }
+
+    /// Appends events with what became of the wish that they are the effect of.
+    async fn carry_out(
+        &mut self,
+        events: Vec<HostEvent>,
+        mut ops: Vec<Op>,
+        made: Option<String>,
+        asker: Option<&Asker>,
+    ) -> Decided {
+        let outcome = self.applied(events.len(), made);
+        ops.extend(self.answer_ops(asker, &outcome));
+        let cause = asker.map(|asker| asker.id);
+        self.extend(events, cause, ops).await?;
+        Ok(Ok(outcome))
+    }
+
+    async fn open_pairing(&mut self, asker: Option<&Asker>) -> Decided {
         if self.offers.len() >= OPEN_OFFERS {
             let text = "too many pairing links are open; use one, or wait until they expire";
-            return refused(Rejection::because(Code::Full, text));
+            return Ok(Err(Rejection::because(Code::Full, text)));
         }
         let offer = Offer::new(random(), now());
         let link = Link {
@@ -239,29 +146,25 @@ impl Daemon {
         };
         self.shared.uplink.open_offer(offer.id(), offer.until());
         self.offers.insert(offer.id(), offer);
-        Outcome::Applied {
-            stream: self.writer.stream(),
-            seq: self.writer.head(),
-            made: Some(link.to_url()),
-            delivery: Delivery::Done,
-        }
+        self.carry_out(Vec::new(), Vec::new(), Some(link.to_url()), asker)
+            .await
     }
 
     async fn settle_pairing(
         &mut self,
         id: OfferId,
         accept: bool,
-        cause: Option<CommandId>,
-    ) -> Result<Outcome, JournalError> {
+        asker: Option<&Asker>,
+    ) -> Decided {
         let Some(offer) = self.offers.get_mut(&id) else {
-            return Ok(refused(Rejection::because(
+            return Ok(Err(Rejection::because(
                 Code::NotFound,
                 "no such pairing waits",
             )));
         };
         let candidate = match offer.settle(now()) {
             Ok(candidate) => candidate,
-            Err(code) => return Ok(refused(Rejection::new(code))),
+            Err(code) => return Ok(Err(Rejection::new(code))),
         };
         self.offers.remove(&id);
         let settled = HostEvent::PairingSettled {
@@ -276,13 +179,7 @@ impl Daemon {
                 .pair_answer(&candidate.keys, id, &answer)
                 .into_iter()
                 .collect();
-            let seq = self.extend(vec![settled], cause, ops).await?;
-            return Ok(Outcome::Applied {
-                stream: self.writer.stream(),
-                seq,
-                made: None,
-                delivery: Delivery::Done,
-            });
+            return self.carry_out(vec![settled], ops, None, asker).await;
         }
         let peer = candidate.keys.peer();
         let change = Change::Admitted {
@@ -291,7 +188,7 @@ impl Daemon {
             grant: Grant::owner(),
         };
         let Some((entry, roster)) = self.next_roster(change) else {
-            return Ok(refused(Rejection::new(Code::Internal)));
+            return Ok(Err(Rejection::new(Code::Internal)));
         };
         let answer = PairAnswer::Accepted {
             roster: roster.entries().to_vec(),
@@ -304,45 +201,27 @@ impl Daemon {
             ops.extend(self.keys_for(stream, peer, candidate.keys).await?);
         }
         self.next_roster = Some(roster);
-        let seq = self.extend(vec![entry, settled], cause, ops).await?;
-        Ok(Outcome::Applied {
-            stream: self.writer.stream(),
-            seq,
-            made: Some(peer.to_string()),
-            delivery: Delivery::Done,
-        })
+        self.carry_out(vec![entry, settled], ops, Some(peer.to_string()), asker)
+            .await
     }
 
-    async fn revoke(
-        &mut self,
-        peer: PeerId,
-        cause: Option<CommandId>,
-    ) -> Result<Outcome, JournalError> {
+    async fn revoke(&mut self, peer: PeerId, asker: Option<&Asker>) -> Decided {
         if self.roster.member(peer).is_none() || peer == self.roster.host() {
-            return Ok(refused(Rejection::because(
-                Code::NotFound,
-                "no such device",
-            )));
+            return Ok(Err(Rejection::because(Code::NotFound, "no such device")));
         }
         let Some((entry, roster)) = self.next_roster(Change::Revoked { peer }) else {
-            return Ok(refused(Rejection::new(Code::Internal)));
+            return Ok(Err(Rejection::new(Code::Internal)));
         };
         self.next_roster = Some(roster);
         self.writer.rekey();
-        let seq = self
-            .extend(vec![entry], cause, vec![Op::LettersDropped { to: peer }])
-            .await?;
+        let ops = vec![Op::LettersDropped { to: peer }];
+        let outcome = self.carry_out(vec![entry], ops, None, asker).await?;
         fail::point("host.wishes.after_revoked");
         for handle in self.sessions.values() {
             // A session that cannot take it now is full of inputs; it must not miss this one.
             drop(handle.inputs.send(SessionInput::Rekey).await);
         }
-        Ok(Outcome::Applied {
-            stream: self.writer.stream(),
-            seq,
-            made: None,
-            delivery: Delivery::Done,
-        })
+        Ok(outcome)
     }
 
     /// The roster after a change, and the event that makes it so.
@@ -361,20 +240,40 @@ impl Daemon {
         ))
     }
 
-    async fn send_keys(&mut self, stream: StreamId, asker: Asker) -> Result<Outcome, JournalError> {
-        let Some((peer, keys)) =
-            asker.filter(|(peer, _)| self.roster.allows(*peer, Capability::View, now()))
+    async fn send_keys(&mut self, stream: StreamId, asker: Option<&Asker>) -> Decided {
+        let Some(reader) =
+            asker.filter(|asker| self.roster.allows(asker.peer, Capability::View, now()))
         else {
-            return Ok(refused(Rejection::new(Code::Forbidden)));
+            return Ok(Err(Rejection::new(Code::Forbidden)));
         };
-        let ops = self.keys_for(stream, peer, keys).await?;
-        let seq = self.extend(Vec::new(), None, ops).await?;
-        Ok(Outcome::Applied {
-            stream: self.writer.stream(),
-            seq,
-            made: None,
-            delivery: Delivery::Done,
-        })
+        let ops = self.keys_for(stream, reader.peer, reader.keys).await?;
+        self.carry_out(Vec::new(), ops, None, asker).await
+    }
+
+    /// Takes back a command that no session is to decide: one that was never seen will be refused
+    /// when it comes. Whoever asks is told what became of it in any case.
+    async fn recall(&mut self, command: CommandId, asker: Option<&Asker>) -> Decided {
+        let Some(asker) = asker else {
+            return Ok(Err(Rejection::new(Code::NotFound)));
+        };
+        let Some((device, outcome)) = self.shared.journal.command(command).await? else {
+            let rejection = Rejection::new(Code::Recalled);
+            let recalled = Asker {
+                id: command,
+                ..*asker
+            };
+            let ops = self.answer_ops(Some(&recalled), &refused(rejection));
+            return self.carry_out(Vec::new(), ops, None, Some(asker)).await;
+        };
+        if device != Some(asker.peer) {
+            return Ok(Err(Rejection::new(Code::NotFound)));
+        }
+        let outcome: Outcome =
+            serde_json::from_str(&outcome).map_err(|_| JournalError::Corrupt("an outcome"))?;
+        let again = self.receipt_op(&asker.keys, command, outcome);
+        self.extend(Vec::new(), None, again.into_iter().collect())
+            .await?;
+        Ok(Err(Rejection::new(Code::TooLate)))
     }
 
     /// A letter with all content keys of a stream.
@@ -397,6 +296,9 @@ impl Daemon {
         ))
     }
 }
+
+/// What a wish to the host came to; whoever asked is told of an outcome in its commit.
+pub(super) type Decided = Result<Result<Outcome, Rejection>, JournalError>;
 
 pub(super) fn refused(rejection: Rejection) -> Outcome {
     Outcome::Refused { rejection }

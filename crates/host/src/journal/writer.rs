@@ -140,6 +140,10 @@ fn write(db: &Transaction<'_>, op: &Op) -> Result<(), JournalError> {
                 &[id.as_bytes(), &device, outcome],
             )?
         }
+        Op::CommandMoved { id, outcome } => run(
+            "UPDATE commands SET outcome = ?2 WHERE id = ?1",
+            &[id.as_bytes(), outcome],
+        )?,
         Op::Letter { id, to, frame } => run(
             "INSERT OR IGNORE INTO letters (id, peer, frame) VALUES (?1, ?2, ?3)",
             &[id.as_bytes(), to.as_bytes(), &frame.as_ref()],

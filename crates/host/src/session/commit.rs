@@ -1,17 +1,19 @@
 //! Writing what a group of inputs came to: append, then show.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farhelm_core::agent::Said;
-use farhelm_core::command::{Delivery, Outcome, Receipt, Rejection};
+use farhelm_core::command::{Delivery, Outcome, Receipt};
 use farhelm_core::content::BlobRef;
 use farhelm_core::event::{Event, Live, Record};
+use farhelm_core::keys::PublicKeys;
 use farhelm_core::session::Effect;
 use farhelm_core::text::hex;
 use farhelm_link::clock::now;
+use farhelm_proto::CommandId;
 use farhelm_proto::letter::Kind;
-use farhelm_proto::{CommandId, StreamId};
 
 use super::{Reply, Seen, SessionActor, summarise};
 use crate::clip::{shrink_ask, shrink_tool};
@@ -33,26 +35,13 @@ pub(super) struct Batch {
     ops: Vec<Op>,
     answers: Vec<(Reply, CommandId, Outcome)>,
     repeats: Vec<(Reply, CommandId, Outcome)>,
+    /// Wishes that came further, with the last of it.
+    pub(super) moved: BTreeMap<CommandId, Delivery>,
 }
 
 impl Batch {
     /// Notes the answer to a wish that was decided in this group.
-    pub(super) fn answer(
-        &mut self,
-        reply: Reply,
-        id: CommandId,
-        stream: StreamId,
-        decided: Result<u64, Rejection>,
-    ) {
-        let outcome = match decided {
-            Ok(seq) => Outcome::Applied {
-                stream,
-                seq,
-                made: None,
-                delivery: Delivery::default(),
-            },
-            Err(rejection) => Outcome::Refused { rejection },
-        };
+    pub(super) fn answer(&mut self, reply: Reply, id: CommandId, outcome: Outcome) {
         self.answers.push((reply, id, outcome));
     }
 
@@ -61,12 +50,12 @@ impl Batch {
         self.repeats.push((reply, id, outcome));
     }
 
-    /// The answer to a wish that was decided in this group.
-    pub(super) fn outcome_of(&self, id: CommandId) -> Option<Outcome> {
+    /// The answer to a wish that was decided in this group, and whom it goes to.
+    pub(super) fn answer_to(&self, id: CommandId) -> Option<(&Reply, &Outcome)> {
         self.answers
             .iter()
             .find(|(_, answered, _)| *answered == id)
-            .map(|(_, _, outcome)| outcome.clone())
+            .map(|(reply, _, outcome)| (reply, outcome))
     }
 
     fn is_empty(&self) -> bool {
@@ -74,6 +63,7 @@ impl Batch {
             && self.ops.is_empty()
             && self.answers.is_empty()
             && self.repeats.is_empty()
+            && self.moved.is_empty()
     }
 }
 
@@ -91,7 +81,9 @@ impl SessionActor {
         ops.append(&mut batch.ops);
         let envelopes = self.seal_records(&mut batch.records);
         ops.extend(envelopes.iter().cloned().map(Op::Envelope));
+        self.note_moves(&mut batch).await?;
         ops.extend(self.outcome_ops(&batch));
+        ops.append(&mut batch.ops);
         let letters: Vec<_> = ops.iter().filter_map(letter_of).collect();
         self.write(ops).await?;
         for letter in letters {
@@ -213,21 +205,42 @@ impl SessionActor {
         }
         for (reply, id, outcome) in batch.answers.iter().chain(&batch.repeats) {
             if let Reply::Device { keys, .. } = reply {
-                let receipt = Receipt {
-                    command: *id,
-                    outcome: outcome.clone(),
-                };
-                let body = serde_json::to_vec(&receipt).unwrap_or_default();
-                ops.extend(letter_op(
-                    &self.shared.host,
-                    keys,
-                    Kind::Receipt,
-                    &body,
-                    None,
-                ));
+                ops.extend(self.receipt(keys, *id, outcome.clone()));
             }
         }
         ops
+    }
+
+    /// Notes how far wishes have come: in the answers of this group, or in what was answered
+    /// before, whose device gets another receipt.
+    async fn note_moves(&self, batch: &mut Batch) -> Result<(), JournalError> {
+        for (id, delivery) in std::mem::take(&mut batch.moved) {
+            let answer = batch
+                .answers
+                .iter_mut()
+                .find(|(_, answered, _)| *answered == id);
+            if let Some((_, _, outcome)) = answer {
+                *outcome = outcome.clone().advanced(delivery);
+                continue;
+            }
+            let Some(known) = self.written(id).await? else {
+                continue;
+            };
+            let outcome = known.outcome.advanced(delivery);
+            batch.ops.push(Op::CommandMoved {
+                id,
+                outcome: serde_json::to_string(&outcome).unwrap_or_default(),
+            });
+            let keys = known.device.and_then(|device| self.keys_of(device));
+            let receipt = keys.and_then(|keys| self.receipt(&keys, id, outcome));
+            batch.ops.extend(receipt);
+        }
+        Ok(())
+    }
+
+    fn receipt(&self, keys: &PublicKeys, command: CommandId, outcome: Outcome) -> Option<Op> {
+        let body = serde_json::to_vec(&Receipt { command, outcome }).unwrap_or_default();
+        letter_op(&self.shared.host, keys, Kind::Receipt, &body, None)
     }
 
     /// Commits; waits as long as the disk is full.
