@@ -30,12 +30,20 @@ impl Failure {
     /// 1 cannot, 3 unreachable, 4 denied, 70 our bug. (2, usage, is said by the parser.)
     pub(crate) const fn exit_code(&self) -> u8 {
         use Code::{
-            BadProof, Forbidden, HostOffline, Internal, NotAllowed, NotPaired, NotRunning,
-            PairingRefused, RelayUnreachable, Restarting, Revoked, Timeout,
+            BadProof, CaptivePortal, Forbidden, HostOffline, Intercepted, Internal, NotARelay,
+            NotAllowed, NotPaired, NotRunning, PairingRefused, RelayUnreachable, Restarting,
+            Revoked, Timeout,
         };
         if matches!(
             self.code,
-            RelayUnreachable | HostOffline | NotRunning | Timeout | Restarting
+            RelayUnreachable
+                | CaptivePortal
+                | Intercepted
+                | NotARelay
+                | HostOffline
+                | NotRunning
+                | Timeout
+                | Restarting
         ) {
             3
         } else if matches!(

@@ -141,6 +141,9 @@ pub struct Status {
     pub url: String,
     /// The relay's state: `connecting`, `up` or `down`.
     pub relay: String,
+    /// How frames get there: `websocket`, or `http` where something in between lets none through.
+    #[serde(default)]
+    pub relay_way: Option<String>,
     /// Why the relay is not connected.
     pub relay_error: Option<String>,
     /// Sessions that have not ended.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use farhelm_core::keys::Identity;
-use farhelm_link::driver::{Link, LinkEvent, LinkOptions};
+use farhelm_link::driver::{Link, LinkEvent, LinkOptions, Way};
 use farhelm_proto::frame::{
     CloseOffer, Frame, Locate, Located, Members, OpenOffer, PutBlob, Taken, WantBlob,
 };
@@ -32,8 +32,8 @@ const HIGH: usize = 512;
 pub(crate) enum RelayState {
     /// Not connected yet.
     Connecting,
-    /// Connected since.
-    Up(Timestamp),
+    /// Connected since then, in that way.
+    Up(Timestamp, Way),
     /// Not connected.
     Down {
         /// Why.
@@ -201,7 +201,7 @@ impl UplinkActor {
                 biased;
                 event = events.recv() => {
                     let Some(event) = event else { return Ok(()) };
-                    self.take_event(event, &identity).await?;
+                    self.take_event(event, link.way(), &identity).await?;
                 }
                 input = self.inputs.recv() => {
                     let Some(input) = input else { return Ok(()) };
@@ -221,13 +221,16 @@ impl UplinkActor {
     async fn take_event(
         &mut self,
         event: LinkEvent,
+        way: Option<Way>,
         identity: &Identity,
     ) -> Result<(), JournalError> {
         match event {
             LinkEvent::Up(_) => {
                 self.is_up = true;
-                self.state
-                    .send_replace(RelayState::Up(farhelm_link::clock::now()));
+                self.state.send_replace(RelayState::Up(
+                    farhelm_link::clock::now(),
+                    way.unwrap_or(Way::WebSocket),
+                ));
                 self.begin(identity).await
             }
             LinkEvent::Down { code, detail, .. } => {
@@ -236,7 +239,7 @@ impl UplinkActor {
                 self.state.send_if_modified(|state| {
                     let since = match state {
                         RelayState::Down { since, .. } => *since,
-                        RelayState::Connecting | RelayState::Up(_) => farhelm_link::clock::now(),
+                        RelayState::Connecting | RelayState::Up(..) => farhelm_link::clock::now(),
                     };
                     let down = RelayState::Down {
                         code,

@@ -9,6 +9,8 @@ pub enum Ending {
     Lost,
     /// The relay asked to be left alone for so long.
     Told(Duration),
+    /// The machine slept or its network changed; the next attempt may well succeed.
+    Moved,
     /// The relay will say the same again until a person changes something.
     Refused,
 }
@@ -27,6 +29,12 @@ impl Backoff {
         self.up_since = Some(now);
     }
 
+    /// Takes note that what failed before says nothing any more: the machine slept, or its network
+    /// is another one.
+    pub const fn start_anew(&mut self) {
+        self.failures = 0;
+    }
+
     /// How long to wait now that it has ended; `chance` is any random number.
     pub fn ended(&mut self, now: Duration, ending: Ending, chance: u64) -> Duration {
         let stable = self
@@ -40,6 +48,10 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         match ending {
             Ending::Lost => part(window, chance),
+            Ending::Moved => {
+                self.failures = 0;
+                Duration::ZERO
+            }
             Ending::Told(wait) => wait.min(LONGEST_TOLD) + part(window, chance),
             Ending::Refused => LONGEST + part(LONGEST, chance),
         }
@@ -108,6 +120,19 @@ mod tests {
         let told = |seconds| Ending::Told(Duration::from_secs(seconds));
         assert!(backoff.ended(Duration::ZERO, told(5), 3) >= Duration::from_secs(5));
         assert!(backoff.ended(Duration::ZERO, told(1_000_000), 0) <= LONGEST_TOLD);
+    }
+
+    #[test]
+    fn f08_after_sleep_there_is_no_wait_and_windows_begin_anew() {
+        let mut backoff = Backoff::default();
+        for _ in 0..9 {
+            backoff.ended(Duration::ZERO, Ending::Lost, 0);
+        }
+        assert_eq!(
+            backoff.ended(Duration::ZERO, Ending::Moved, MOST),
+            Duration::ZERO
+        );
+        assert!(backoff.ended(Duration::ZERO, Ending::Lost, MOST) <= FIRST);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! reads and hands over, the other gathers what is to be sent and writes it at once. Neither
 //! waits for the other, so a slow owner never keeps frames from leaving.
 //!
+//! Frames go by a WebSocket, or by plain HTTP where none gets through ([`ways`](crate::ways)).
+//!
 //! It knows frames, and nothing of what they are for: what was not sent when a connection ends is
 //! dropped, and whoever needs it to arrive keeps it until it was acknowledged.
 
@@ -16,12 +18,15 @@ use farhelm_core::keys::Identity;
 use farhelm_proto::Code;
 use farhelm_proto::frame::{Frame, Role, Welcome};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::{Backoff, Ending};
 use crate::clock::Stopwatch;
 use crate::rng;
-use crate::socket::{self, Target, Trust};
+pub use crate::socket::Way;
+use crate::socket::{self, Route, Socket, Target, Trust, Unreachable};
+use crate::ways::{AGAIN, Ways};
 
 mod connection;
 mod handshake;
@@ -77,7 +82,7 @@ pub struct NotConnected;
 /// One peer's connection to a relay, across reconnects. Ends when it is dropped.
 #[derive(Debug)]
 pub struct Link {
-    outgoing: watch::Receiver<Option<mpsc::Sender<Bytes>>>,
+    outgoing: watch::Receiver<Option<Open>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -109,8 +114,8 @@ impl Link {
     /// [`NotConnected`] when there is no connection. A frame that was queued is dropped when the
     /// connection ends before it left.
     pub async fn send(&self, frame: Bytes) -> Result<(), NotConnected> {
-        let queue = self.outgoing.borrow().clone().ok_or(NotConnected)?;
-        queue.send(frame).await.map_err(|_| NotConnected)
+        let open = self.outgoing.borrow().clone().ok_or(NotConnected)?;
+        open.queue.send(frame).await.map_err(|_| NotConnected)
     }
 
     /// Whether there is a connection.
@@ -118,12 +123,25 @@ impl Link {
     pub fn is_up(&self) -> bool {
         self.outgoing.borrow().is_some()
     }
+
+    /// How frames get to the relay; nothing while there is no connection.
+    #[must_use]
+    pub fn way(&self) -> Option<Way> {
+        self.outgoing.borrow().as_ref().map(|open| open.way)
+    }
+}
+
+/// An open connection, as those see it who send.
+#[derive(Clone, Debug)]
+struct Open {
+    queue: mpsc::Sender<Bytes>,
+    way: Way,
 }
 
 struct Driver {
     options: LinkOptions,
     events: mpsc::Sender<LinkEvent>,
-    publish: watch::Sender<Option<mpsc::Sender<Bytes>>>,
+    publish: watch::Sender<Option<Open>>,
 }
 
 /// Why a connection ended, or never was.
@@ -132,6 +150,8 @@ struct End {
     code: Code,
     detail: String,
     ending: Ending,
+    /// Whether the connection was there and carried nothing.
+    stuck: bool,
 }
 
 impl End {
@@ -140,24 +160,49 @@ impl End {
             code,
             detail: detail.into(),
             ending: Ending::Lost,
+            stuck: false,
         }
     }
 }
 
+impl From<Unreachable> for End {
+    fn from(unreachable: Unreachable) -> Self {
+        Self::lost(unreachable.code, unreachable.detail)
+    }
+}
+
+/// What lasts from one connection to the next.
+struct Lasting {
+    backoff: Backoff,
+    watch: Stopwatch,
+    trust: Trust,
+    ways: Ways,
+    /// The route of the last connection.
+    route: Option<Route>,
+    /// A WebSocket that got through while the detour was in use.
+    ready: Option<Socket>,
+}
+
 impl Driver {
     async fn run(self) {
-        let mut backoff = Backoff::default();
-        let mut watch = Stopwatch::start();
-        let mut trust = Trust::new(self.options.extra_ca.clone());
+        let mut lasting = Lasting {
+            backoff: Backoff::default(),
+            watch: Stopwatch::start(),
+            trust: Trust::new(self.options.extra_ca.clone()),
+            ways: Ways::default(),
+            route: None,
+            ready: None,
+        };
         loop {
             let end = tokio::select! {
                 biased;
-                end = self.connect(&mut trust, &mut backoff, &mut watch) => end,
+                end = self.connect(&mut lasting) => end,
                 () = self.events.closed() => return,
             };
             self.publish.send_replace(None);
             let chance = u64::from_be_bytes(rng::random());
-            let retry_in = backoff.ended(watch.read(), end.ending, chance);
+            let now = lasting.watch.read();
+            let retry_in = lasting.backoff.ended(now, end.ending, chance);
             tracing::debug!(code = %end.code, detail = end.detail, ?retry_in, "link down");
             let down = LinkEvent::Down {
                 code: end.code,
@@ -169,40 +214,44 @@ impl Driver {
             }
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(retry_in) => {}
+                () = lasting.rest(retry_in) => {}
                 () = self.events.closed() => return,
             }
         }
     }
 
     /// One connection from its beginning to its end.
-    async fn connect(
-        &self,
-        trust: &mut Trust,
-        backoff: &mut Backoff,
-        watch: &mut Stopwatch,
-    ) -> End {
-        let unreachable = |socket::Unreachable(detail)| End::lost(Code::RelayUnreachable, detail);
-        let target = match Target::parse(&self.options.relay).map_err(unreachable) {
+    async fn connect(&self, lasting: &mut Lasting) -> End {
+        let target = match Target::parse(&self.options.relay) {
             Ok(target) => target,
-            Err(end) => {
+            Err(wrong) => {
                 return End {
                     ending: Ending::Refused,
-                    ..end
+                    ..wrong.into()
                 };
             }
         };
-        let mut socket = match socket::dial(&target, trust).await.map_err(unreachable) {
+        let mut socket = match lasting.open(&target).await {
             Ok(socket) => socket,
             Err(end) => return end,
         };
+        let way = socket.way;
+        lasting.route = socket.route;
         let welcome = match handshake::run(&mut socket, &self.options, &target.authority).await {
             Ok(welcome) => welcome,
-            Err(end) => return end,
+            Err(end) => {
+                if end.stuck {
+                    lasting.ways.stuck(way, lasting.watch.read());
+                }
+                return end;
+            }
         };
-        backoff.is_up(watch.read());
-        let (outgoing, queue) = mpsc::channel(QUEUE);
-        self.publish.send_replace(Some(outgoing));
+        let now = lasting.watch.read();
+        lasting.backoff.is_up(now);
+        lasting.ways.worked(way, now);
+        tracing::debug!(?way, "link up");
+        let (queue, outgoing) = mpsc::channel(QUEUE);
+        self.publish.send_replace(Some(Open { queue, way }));
         if self
             .events
             .send(LinkEvent::Up(welcome.clone()))
@@ -211,12 +260,107 @@ impl Driver {
         {
             return End::lost(Code::NotNow, "nobody listens");
         }
-        connection::run(socket, &welcome, queue, &self.events, watch).await
+        let better = better_way(&target, lasting.trust.again());
+        tokio::select! {
+            biased;
+            end = connection::run(socket, &welcome, outgoing, &self.events, &mut lasting.watch) => end,
+            found = better, if way == Way::Http => {
+                lasting.ready = Some(found);
+                End {
+                    ending: Ending::Moved,
+                    ..End::lost(Code::NotNow, "a WebSocket gets through again")
+                }
+            }
+        }
+    }
+}
+
+impl Lasting {
+    /// Opens a connection by the way that is likely to work, and else by the other.
+    async fn open(&mut self, target: &Target) -> Result<Socket, End> {
+        if let Some(socket) = self.ready.take() {
+            return Ok(socket);
+        }
+        let Self {
+            trust, watch, ways, ..
+        } = self;
+        let first = ways.first(watch.read());
+        let opening = async {
+            if first == Way::Http {
+                match socket::go_round(target, trust).await {
+                    Ok(socket) => return Ok(socket),
+                    Err(unreachable) if !unreachable.answered => return Err(unreachable),
+                    Err(_) => ways.forget(),
+                }
+            }
+            let refused = match socket::dial(target, trust).await {
+                Err(unreachable) if unreachable.answered && first == Way::WebSocket => unreachable,
+                other => return other,
+            };
+            tracing::debug!(detail = refused.detail, "no WebSocket; trying plain HTTP");
+            socket::go_round(target, trust).await.map_err(|again| {
+                // Who answers a WebSocket with an error may be hiding behind it.
+                let telling = matches!(again.code, Code::CaptivePortal | Code::Intercepted);
+                if telling { again } else { refused }
+            })
+        };
+        // A dial that began before the machine slept waits for what will never come.
+        tokio::select! {
+            biased;
+            opened = opening => opened.map_err(End::from),
+            () = woken() => Err(End {
+                ending: Ending::Moved,
+                ..End::lost(Code::RelayUnreachable, "this machine slept meanwhile")
+            }),
+        }
+    }
+
+    /// Waits, unless the machine wakes or gets another network meanwhile.
+    async fn rest(&mut self, wait: Duration) {
+        let until = Instant::now() + wait;
+        loop {
+            let next = until.min(Instant::now() + LOOK);
+            tokio::time::sleep_until(next).await;
+            self.watch.read();
+            let moved = self.route.as_mut().is_some_and(Route::has_changed);
+            if self.watch.has_slept() || moved {
+                self.ways.forget();
+                self.backoff.start_anew();
+                if self.route.is_none_or(|route| route.is_open()) {
+                    return;
+                }
+            }
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+}
+
+/// Ends when the machine has slept.
+async fn woken() {
+    let mut watch = Stopwatch::start();
+    while !watch.has_slept() {
+        tokio::time::sleep(LOOK).await;
+        watch.read();
+    }
+}
+
+/// Tries a WebSocket now and then while the detour is in use, until one gets through.
+async fn better_way(target: &Target, mut trust: Trust) -> Socket {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        match Box::pin(socket::dial(target, &mut trust)).await {
+            Ok(socket) => return socket,
+            Err(unreachable) => tracing::debug!(detail = unreachable.detail, "still no WebSocket"),
+        }
     }
 }
 
 /// What to ask for where a person watches, see [`LinkOptions::dead_millis`].
 pub const WATCHED_MILLIS: u64 = 4_000;
+/// How often to look whether the machine has slept or moved while nothing else goes on.
+const LOOK: Duration = Duration::from_millis(500);
 /// Events that wait for the owner before the link stops reading.
 const EVENTS: usize = 256;
 /// Frames that wait to be written before senders wait.

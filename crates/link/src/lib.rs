@@ -14,3 +14,4 @@ pub mod driver;
 pub mod rng;
 mod silence;
 mod socket;
+mod ways;

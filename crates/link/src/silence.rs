@@ -13,6 +13,8 @@ pub(crate) enum Due {
     Ping(u64),
     /// The other side has been silent for too long.
     Dead,
+    /// There was reason to doubt that it is still there, and it did not answer.
+    Gone,
 }
 
 /// Watches one connection.
@@ -23,6 +25,10 @@ pub(crate) struct Silence {
     heard: Duration,
     pinged: Duration,
     number: u64,
+    /// Whether a ping is due in any case.
+    due: bool,
+    /// The ping whose answer ends a doubt, and until when it must be there.
+    doubt: Option<(u64, Duration)>,
 }
 
 impl Silence {
@@ -36,7 +42,22 @@ impl Silence {
             heard: now,
             pinged: now,
             number: 0,
+            due: false,
+            doubt: None,
         }
+    }
+
+    /// Takes note of a reason to doubt that the other side is still there: what came before, and
+    /// what was on its way, says nothing any more. It is pinged at once and has little time.
+    pub(crate) fn suspect(&mut self, now: Duration) {
+        let patience = PATIENCE.min(self.dead);
+        self.doubt.get_or_insert((self.number + 1, now + patience));
+        self.due = true;
+    }
+
+    /// Takes note of the answer to a ping.
+    pub(crate) fn answered(&mut self, number: u64) {
+        self.doubt = self.doubt.filter(|(awaited, _)| number < *awaited);
     }
 
     /// Takes note that something arrived.
@@ -48,10 +69,14 @@ impl Silence {
     pub(crate) fn check(&mut self, now: Duration, listening: bool) -> Due {
         if !listening {
             self.heard = now;
+            self.doubt = None;
         }
-        if now.saturating_sub(self.heard) >= self.dead {
+        if self.doubt.is_some_and(|(_, until)| now >= until) {
+            Due::Gone
+        } else if now.saturating_sub(self.heard) >= self.dead {
             Due::Dead
-        } else if now.saturating_sub(self.pinged) >= self.every {
+        } else if self.due || now.saturating_sub(self.pinged) >= self.every {
+            self.due = false;
             self.pinged = now;
             self.number += 1;
             Due::Ping(self.number)
@@ -62,10 +87,14 @@ impl Silence {
 
     /// How often to check; often enough to notice soon that the machine has slept.
     pub(crate) fn interval(&self) -> Duration {
-        (self.every / 2).min(Duration::from_secs(5))
+        (self.every / 2).min(LONGEST_CHECK)
     }
 }
 
+/// How long the answer may take when there is reason to doubt that it will come.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest time between two checks.
+pub(crate) const LONGEST_CHECK: Duration = Duration::from_millis(500);
 const SHORTEST_PING: Duration = Duration::from_millis(100);
 const LONGEST_PING: Duration = Duration::from_secs(300);
 const LONGEST_DEAD: Duration = Duration::from_secs(900);
@@ -96,6 +125,22 @@ mod tests {
         let mut silence = Silence::new(&welcome(10_000, 25_000), seconds(0));
         assert_eq!(silence.check(seconds(60), false), Due::Ping(1));
         assert_eq!(silence.check(seconds(61), true), Due::Nothing);
+    }
+
+    #[test]
+    fn f08_f11_a_doubt_is_ended_by_the_answer_to_its_own_ping_alone() {
+        let mut silence = Silence::new(&welcome(10_000, 25_000), seconds(0));
+        silence.suspect(seconds(5));
+        assert_eq!(silence.check(seconds(5), true), Due::Ping(1));
+        // What was on its way before.
+        silence.heard(seconds(5));
+        silence.answered(0);
+        silence.suspect(seconds(5));
+        assert_eq!(silence.check(seconds(5), true), Due::Ping(2));
+        assert_eq!(silence.check(seconds(6), true), Due::Gone);
+        silence.answered(1);
+        assert_eq!(silence.check(seconds(6), true), Due::Nothing);
+        assert_eq!(silence.check(seconds(15), true), Due::Ping(3));
     }
 
     #[test]

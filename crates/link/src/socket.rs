@@ -1,32 +1,110 @@
-//! Opens a WebSocket to a relay: name, proxy, TLS, upgrade. Every failure says what was found in
-//! the relay's place, for the person who must find out why.
+//! Opens a connection to a relay that carries frames: name, proxy, TLS, and then a WebSocket, or
+//! the detour by plain HTTP. Every failure says what was found in the relay's place, for the
+//! person who must find out why.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use farhelm_proto::limits::FRAME_BYTES;
-use http::{HeaderMap, StatusCode, Uri, header};
+use bytes::Bytes;
+use farhelm_proto::Code;
+use futures_util::{Sink, Stream};
+use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error as WsError, error::ProtocolError};
 
+pub(crate) use crate::socket::life::{Life, Route};
 pub(crate) use crate::socket::tls::Trust;
 
+mod answers;
+mod detour;
+mod events;
+mod life;
 mod proxy;
 mod tcp;
 mod tls;
+mod websocket;
 
-/// A byte stream that carries a WebSocket.
+/// A byte stream to a relay.
 pub(crate) trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
 
-pub(crate) type Socket = WebSocketStream<Box<dyn Pipe>>;
+/// How frames get to the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In a WebSocket.
+    WebSocket,
+    /// By the detour through plain HTTP.
+    Http,
+}
+
+impl Way {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// Where frames come from.
+pub(crate) type Frames = Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>;
+/// Where frames go.
+pub(crate) type Outlet = Pin<Box<dyn Sink<Bytes, Error = Broken> + Send>>;
+
+/// A connection that carries whole frames both ways.
+pub(crate) struct Socket {
+    pub(crate) sink: Outlet,
+    pub(crate) frames: Frames,
+    pub(crate) way: Way,
+    pub(crate) life: Arc<Life>,
+    pub(crate) route: Option<Route>,
+}
+
+/// Why a connection carries nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// The other side closed it.
+    Closed,
+    /// A frame was larger than any may be.
+    TooLarge,
+    /// Something came that cannot be a frame.
+    NoFrame,
+    /// It broke off.
+    Off(String),
+}
 
 /// Why there is no connection, in words for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Unreachable(pub(crate) String);
+#[error("{detail}")]
+pub(crate) struct Unreachable {
+    pub(crate) code: Code,
+    pub(crate) detail: String,
+    /// Whether somebody answered, so that what was asked for may be the trouble.
+    pub(crate) answered: bool,
+}
+
+impl Unreachable {
+    pub(crate) fn because(detail: impl Into<String>) -> Self {
+        Self::of(Code::RelayUnreachable, detail)
+    }
+
+    fn of(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            answered: false,
+        }
+    }
+
+    fn answered(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            answered: true,
+            ..Self::of(code, detail)
+        }
+    }
+}
 
 /// Where a relay is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +121,8 @@ pub(crate) struct Target {
 impl Target {
     /// Reads `http(s)://authority`.
     pub(crate) fn parse(relay: &str) -> Result<Self, Unreachable> {
-        let wrong = || Unreachable(format!("'{}' is not the address of a relay", clean(relay)));
+        let wrong =
+            || Unreachable::because(format!("'{}' is not the address of a relay", clean(relay)));
         let uri: Uri = relay
             .trim()
             .trim_end_matches('/')
@@ -81,95 +160,57 @@ impl Target {
 
 /// Opens a WebSocket to the relay, in bounded time.
 pub(crate) async fn dial(target: &Target, trust: &mut Trust) -> Result<Socket, Unreachable> {
-    let opened = tokio::time::timeout(PATIENCE, Box::pin(open(target, trust))).await;
+    let life = Arc::default();
+    let (pipe, route) = reach(target, trust, &life).await?;
+    let upgrade = Box::pin(websocket::open(target, pipe, life, route));
+    let upgraded = tokio::time::timeout(UPGRADE, upgrade).await;
+    upgraded.unwrap_or_else(|_| {
+        let detail = format!(
+            "{} took the question for a WebSocket, and does not answer",
+            target.authority
+        );
+        Err(Unreachable::answered(Code::RelayUnreachable, detail))
+    })
+}
+
+/// Opens a detour to the relay, in bounded time.
+pub(crate) async fn go_round(target: &Target, trust: &mut Trust) -> Result<Socket, Unreachable> {
+    let life = Arc::default();
+    let (pipe, route) = reach(target, trust, &life).await?;
+    let opening = Box::pin(detour::open(target, trust.again(), pipe, life, route));
+    let opened = tokio::time::timeout(UPGRADE, opening).await;
     opened.unwrap_or_else(|_| {
-        Err(Unreachable(format!(
+        let detail = format!(
+            "{} took the question for an event stream, and does not answer",
+            target.authority
+        );
+        Err(Unreachable::answered(Code::RelayUnreachable, detail))
+    })
+}
+
+/// A byte stream to the relay, with TLS where there is some, in bounded time.
+async fn reach(
+    target: &Target,
+    trust: &mut Trust,
+    life: &Arc<Life>,
+) -> Result<(Box<dyn Pipe>, Option<Route>), Unreachable> {
+    let reaching = async {
+        let (stream, route) = proxy::connect(target, trust, life).await?;
+        let stream = if target.tls {
+            trust.wrap(stream, &target.host).await?
+        } else {
+            stream
+        };
+        Ok((stream, route))
+    };
+    let reached = tokio::time::timeout(PATIENCE, Box::pin(reaching)).await;
+    reached.unwrap_or_else(|_| {
+        Err(Unreachable::because(format!(
             "{} did not answer within {} s",
             target.authority,
             PATIENCE.as_secs()
         )))
     })
-}
-
-async fn open(target: &Target, trust: &mut Trust) -> Result<Socket, Unreachable> {
-    let stream = proxy::connect(target, trust).await?;
-    let stream = if target.tls {
-        trust.wrap(stream, &target.host).await?
-    } else {
-        stream
-    };
-    upgrade(target, stream).await
-}
-
-async fn upgrade(target: &Target, stream: Box<dyn Pipe>) -> Result<Socket, Unreachable> {
-    let scheme = if target.tls { "wss" } else { "ws" };
-    let request = format!("{scheme}://{}{PATH}", target.authority)
-        .into_client_request()
-        .map_err(|error| Unreachable(format!("{} is not an address: {error}", target.authority)))?;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
-        .max_write_buffer_size(2 * FRAME_BYTES + BUFFER_BYTES)
-        .max_message_size(Some(FRAME_BYTES))
-        .max_frame_size(Some(FRAME_BYTES));
-    let upgraded = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
-    upgraded
-        .map(|(socket, _)| socket)
-        .map_err(|error| Unreachable(no_upgrade(&target.authority, &error)))
-}
-
-/// What answered in the relay's place.
-fn no_upgrade(authority: &str, error: &WsError) -> String {
-    match error {
-        WsError::Http(response) => not_a_relay(authority, response.status(), response.headers()),
-        WsError::Protocol(ProtocolError::HandshakeIncomplete) => {
-            format!("{authority} closed the connection before it answered")
-        }
-        WsError::Protocol(ProtocolError::HttparseError(_)) => {
-            format!("{authority} does not speak HTTP")
-        }
-        WsError::Protocol(_) | WsError::AttackAttempt | WsError::Capacity(_) => {
-            format!("{authority} is no relay, or a proxy in between spoils WebSockets: {error}")
-        }
-        WsError::ConnectionClosed
-        | WsError::AlreadyClosed
-        | WsError::Io(_)
-        | WsError::Tls(_)
-        | WsError::WriteBufferFull(_)
-        | WsError::Utf8(_)
-        | WsError::Url(_)
-        | WsError::HttpFormat(_) => {
-            format!("the connection to {authority} broke before the relay answered: {error}")
-        }
-    }
-}
-
-fn not_a_relay(authority: &str, status: StatusCode, headers: &HeaderMap) -> String {
-    let text = |name: header::HeaderName| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    };
-    if status.is_redirection() {
-        let place = clean(text(header::LOCATION));
-        return format!(
-            "{authority} redirects to '{place}' (HTTP {}); a network may want you to sign in first",
-            status.as_u16()
-        );
-    }
-    if text(header::CONTENT_TYPE)
-        .to_ascii_lowercase()
-        .starts_with("text/html")
-    {
-        return format!(
-            "a web page answered at {authority} and no relay (HTTP {status}); a network may want you to sign in first"
-        );
-    }
-    if status.is_server_error() {
-        return format!("{authority} answers HTTP {status}; the relay behind it seems to be down");
-    }
-    format!("{authority} answers HTTP {status}; there is no relay at that address")
 }
 
 /// Text of a stranger, fit to be printed.
@@ -180,12 +221,10 @@ fn clean(text: &str) -> String {
         .collect()
 }
 
-/// Where a relay takes links.
-const PATH: &str = "/v1/link";
-/// What a socket buffers each way; larger messages grow it for a while.
-const BUFFER_BYTES: usize = 8 * 1024;
-/// Name, proxy, TLS and upgrade take at most so long together.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Name, proxy and TLS take at most so long together.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long whoever answers may take for a WebSocket or an event stream.
+const UPGRADE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -220,29 +259,5 @@ mod tests {
         ] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_redirect_and_a_page_are_named() {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            header::LOCATION,
-            "http://portal.example/login".parse().unwrap(),
-        );
-        let text = not_a_relay("relay.example", StatusCode::FOUND, &headers);
-        assert!(
-            text.contains("redirects to 'http://portal.example/login' (HTTP 302)"),
-            "{text}"
-        );
-        headers.clear();
-        headers.insert(
-            header::CONTENT_TYPE,
-            "text/html; charset=utf-8".parse().unwrap(),
-        );
-        let text = not_a_relay("relay.example", StatusCode::OK, &headers);
-        assert!(
-            text.starts_with("a web page answered at relay.example"),
-            "{text}"
-        );
     }
 }

@@ -74,39 +74,60 @@ async fn an_address_that_is_none_is_said_so() {
 }
 
 #[tokio::test]
-async fn f15_what_answers_in_the_relays_place_is_named() {
+async fn f14_what_answers_in_the_relays_place_is_named_and_told_nothing() {
     let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>";
     let moved =
         "HTTP/1.1 302 Found\r\nLocation: http://portal.example/login\r\nContent-Length: 0\r\n\r\n";
     let missing = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
     let broken = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
-    for (answer, expected) in [
-        (page, "a web page answered"),
+    for (answer, code, expected) in [
+        (page, Code::CaptivePortal, "a web page answered"),
         (
             moved,
+            Code::CaptivePortal,
             "redirects to 'http://portal.example/login' (HTTP 302)",
         ),
-        (missing, "answers HTTP 404 Not Found; there is no relay"),
+        (
+            missing,
+            Code::NotARelay,
+            "answers HTTP 404 Not Found; there is no relay",
+        ),
         (
             broken,
+            Code::RelayUnreachable,
             "answers HTTP 502 Bad Gateway; the relay behind it seems to be down",
         ),
-        ("SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not speak HTTP"),
-        ("", "closed the connection"),
+        (
+            "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+            Code::NotARelay,
+            "does not speak HTTP",
+        ),
+        ("", Code::RelayUnreachable, "closed the connection"),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let (_link, mut events) = Link::start(options(&address, Role::Host));
-        for _ in 0..2 {
+        let options = options(&address, Role::Host);
+        let key = *options.identity.public().signing.as_bytes();
+        let (_link, mut events) = Link::start(options);
+        // Both ways are tried, twice.
+        for way in ["/v1/link", "/v1/down", "/v1/link", "/v1/down"] {
             let (mut stream, _) = soon(listener.accept()).await.unwrap();
             let mut request = vec![0; 4096];
             let read = soon(stream.read(&mut request)).await.unwrap();
-            assert!(request[..read].starts_with(b"GET /v1/link HTTP/1.1\r\n"));
+            request.truncate(read);
+            assert!(request.starts_with(format!("GET {way} HTTP/1.1\r\n").as_bytes()));
+            assert!(!request.windows(32).any(|part| part == key));
             stream.write_all(answer.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
-            let (code, detail, _) = down(&mut events).await;
-            assert_eq!(code, Code::RelayUnreachable);
-            assert!(detail.contains(expected), "{detail} instead of {expected}");
+            // Nothing more is said to a stranger.
+            let mut more = Vec::new();
+            drop(soon(stream.read_to_end(&mut more)).await);
+            assert!(more.is_empty(), "{more:?}");
+            if way == "/v1/down" {
+                let (found, detail, _) = down(&mut events).await;
+                assert_eq!(found, code, "{detail}");
+                assert!(detail.contains(expected), "{detail} instead of {expected}");
+            }
         }
     }
 }

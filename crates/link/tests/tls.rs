@@ -30,7 +30,7 @@ async fn s14_an_authority_that_nobody_named_is_not_trusted() {
     let address = format!("https://localhost:{}", relay.local_addr().port());
     let (_link, mut events) = Link::start(with_ca(&address, None));
     let (code, detail, _) = down(&mut events).await;
-    assert_eq!(code, Code::RelayUnreachable);
+    assert_eq!(code, Code::Intercepted);
     assert!(detail.contains("trust"), "{detail}");
     relay.shutdown().await;
 }
@@ -41,7 +41,8 @@ async fn s14_a_certificate_for_another_name_is_refused() {
     let relay = certificates.relay();
     let address = format!("https://localhost:{}", relay.local_addr().port());
     let (_link, mut events) = Link::start(with_ca(&address, Some(certificates.authority())));
-    let (_, detail, _) = down(&mut events).await;
+    let (code, detail, _) = down(&mut events).await;
+    assert_eq!(code, Code::Intercepted);
     assert_eq!(
         detail,
         "the certificate that localhost shows is for another name"
@@ -56,7 +57,7 @@ async fn a_relay_without_tls_is_not_taken_for_one_with_it() {
     let certificates = Certificates::make(&["localhost"]);
     let (_link, mut events) = Link::start(with_ca(&address, Some(certificates.authority())));
     let (code, detail, _) = down(&mut events).await;
-    assert_eq!(code, Code::RelayUnreachable);
+    assert_eq!(code, Code::NotARelay);
     assert!(detail.contains("TLS"), "{detail}");
     relay.shutdown().await;
 }

@@ -61,7 +61,7 @@ codes! {
     15 NotAllowed = "not_allowed", false, "this relay does not serve this peer";
     16 StoreFailed = "store_failed", true, "the relay could not write to its store";
     17 CaptivePortal = "captive_portal", true, "a page of the network answered in the relay's place; sign in to the network in a browser, then it connects by itself";
-    18 Intercepted = "intercepted", true, "the relay's certificate is by nobody this machine trusts, so something in between may be reading along; a private authority can be named with FARHELM_CA_FILE";
+    18 Intercepted = "intercepted", true, "the relay shows a certificate that this machine has no reason to trust, so something in between may be reading along; a private authority can be named with FARHELM_CA_FILE";
     19 NotARelay = "not_a_relay", true, "something else than a relay answered at that address; check the address, or what stands in between";
     20 BadLink = "bad_link", false, "the pairing link is cut off or not a farhelm link; copy it whole";
     21 LinkExpired = "link_expired", false, "the pairing link has expired; make a new one with `farhelm pair`";

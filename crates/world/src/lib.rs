@@ -16,7 +16,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand_core::{TryCryptoRng, TryRng};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,6 +36,11 @@ pub type Writing = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
 pub trait World: Send + Sync {
     /// The time of day, in milliseconds since the Unix epoch.
     fn millis(&self) -> u64;
+
+    /// The time since the machine was started, its sleep included, where it counts that.
+    fn since_boot(&self) -> Option<Duration> {
+        None
+    }
 
     /// Fills `bytes` with random ones.
     fn fill(&self, bytes: &mut [u8]);
@@ -72,6 +77,27 @@ pub fn millis() -> u64 {
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time since the machine was started, its sleep included, where the system counts that.
+#[must_use]
+pub fn since_boot() -> Option<Duration> {
+    match current() {
+        Some(world) => world.since_boot(),
+        None => boot_clock(),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn boot_clock() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Some(Duration::new(seconds.ok()?, nanos.ok()?))
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn boot_clock() -> Option<Duration> {
+    None
 }
 
 /// Fills `bytes` with random ones.

@@ -19,7 +19,7 @@ export const CODES = [
 	{ number: 15, word: 'not_allowed', sentence: "this relay does not serve this peer", retry: false },
 	{ number: 16, word: 'store_failed', sentence: "the relay could not write to its store", retry: true },
 	{ number: 17, word: 'captive_portal', sentence: "a page of the network answered in the relay's place; sign in to the network in a browser, then it connects by itself", retry: true },
-	{ number: 18, word: 'intercepted', sentence: "the relay's certificate is by nobody this machine trusts, so something in between may be reading along; a private authority can be named with FARHELM_CA_FILE", retry: true },
+	{ number: 18, word: 'intercepted', sentence: "the relay shows a certificate that this machine has no reason to trust, so something in between may be reading along; a private authority can be named with FARHELM_CA_FILE", retry: true },
 	{ number: 19, word: 'not_a_relay', sentence: "something else than a relay answered at that address; check the address, or what stands in between", retry: true },
 	{ number: 20, word: 'bad_link', sentence: "the pairing link is cut off or not a farhelm link; copy it whole", retry: false },
 	{ number: 21, word: 'link_expired', sentence: "the pairing link has expired; make a new one with `farhelm pair`", retry: false },

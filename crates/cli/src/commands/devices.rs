@@ -98,8 +98,12 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
                 .relay_error
                 .map(|error| format!(": {}", visible(&error)))
                 .unwrap_or_default();
+            let way = match status.relay_way.as_deref() {
+                Some("http") => ", by plain HTTP: something in between lets no WebSocket through",
+                Some(_) | None => "",
+            };
             output::line(&format!(
-                "relay     {} at {}{trouble}",
+                "relay     {} at {}{trouble}{way}",
                 status.relay, status.url
             ));
             output::line(&format!("sessions  {}", status.sessions));

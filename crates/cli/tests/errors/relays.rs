@@ -99,7 +99,7 @@ fn a_web_page_in_the_place_of_a_relay_is_called_one() {
         .up(&scene.dir, &["--agent", "scripted", "--relay", &relay]);
     let trouble = scene.trouble();
     assert!(
-        trouble.contains("relay_unreachable") && trouble.contains("a web page answered"),
+        trouble.contains("captive_portal") && trouble.contains("a web page answered"),
         "{trouble}"
     );
     scene.host.still_works(&scene.dir);

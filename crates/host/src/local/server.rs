@@ -241,10 +241,10 @@ async fn default_agent(
 
 fn status(daemon: &DaemonHandle) -> Status {
     let fleet = daemon.fleet.borrow();
-    let (relay, relay_error) = match &*daemon.relay.borrow() {
-        RelayState::Connecting => ("connecting", None),
-        RelayState::Up(_) => ("up", None),
-        RelayState::Down { code, detail, .. } => ("down", Some(format!("{code}: {detail}"))),
+    let (relay, relay_way, relay_error) = match &*daemon.relay.borrow() {
+        RelayState::Connecting => ("connecting", None, None),
+        RelayState::Up(_, way) => ("up", Some(way.as_str().to_owned()), None),
+        RelayState::Down { code, detail, .. } => ("down", None, Some(format!("{code}: {detail}"))),
     };
     let roster = farhelm_core::roster::Roster::verify(&fleet.roster, daemon.host.public());
     Status {
@@ -255,6 +255,7 @@ fn status(daemon: &DaemonHandle) -> Status {
         name: fleet.name.clone(),
         url: daemon.public_url.borrow().clone(),
         relay: relay.to_owned(),
+        relay_way,
         relay_error,
         sessions: fleet
             .sessions

@@ -105,7 +105,10 @@ async fn hold(
     let mut on_code = Some(on_code);
     let (link, mut events) = Link::start(options);
     let mut deadline = Instant::now() + patience.relay;
-    let mut waiting_for = Waiting::Relay("the relay has not answered yet".to_owned());
+    let mut waiting_for = Waiting::Relay(
+        Code::RelayUnreachable,
+        "the relay has not answered yet".to_owned(),
+    );
     loop {
         let event = match tokio::time::timeout_at(deadline, events.recv()).await {
             Ok(Some(event)) => event,
@@ -114,7 +117,7 @@ async fn hold(
         };
         let frame = match event {
             LinkEvent::Up(_) => {
-                if let Waiting::Relay(_) | Waiting::Host = waiting_for {
+                if let Waiting::Relay(..) | Waiting::Host = waiting_for {
                     waiting_for = Waiting::Host;
                     deadline = Instant::now() + patience.host;
                     send(&link, &ceremony.request()).await;
@@ -125,8 +128,8 @@ async fn hold(
                 if !code.may_retry() {
                     return Err(DeviceError::because(code, detail));
                 }
-                if let Waiting::Relay(trouble) = &mut waiting_for {
-                    *trouble = detail;
+                if matches!(waiting_for, Waiting::Relay(..)) {
+                    waiting_for = Waiting::Relay(code, detail);
                 }
                 continue;
             }
@@ -158,7 +161,7 @@ async fn hold(
 /// What the ceremony waits for.
 enum Waiting {
     /// With the reason why the relay was not reached.
-    Relay(String),
+    Relay(Code, String),
     Host,
     Person,
 }
@@ -166,7 +169,7 @@ enum Waiting {
 impl Waiting {
     fn too_long(self) -> DeviceError {
         match self {
-            Self::Relay(trouble) => DeviceError::because(Code::RelayUnreachable, trouble),
+            Self::Relay(code, trouble) => DeviceError::because(code, trouble),
             Self::Host => DeviceError::because(
                 Code::HostOffline,
                 "the host does not answer; is it running?",

@@ -1,20 +1,21 @@
 //! An open connection, until it ends: reads and hands over, gathers and writes, watches for
 //! silence.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use farhelm_proto::frame::{Frame, FrameError, Problem, Welcome};
 use farhelm_proto::{Code, limits};
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tokio_tungstenite::tungstenite::Message;
 
-use super::handshake::{broke, closed, end_by, payload};
+use super::handshake::{broke, closed, end_by};
 use super::{End, LinkEvent};
+use crate::backoff::Ending;
 use crate::clock::Stopwatch;
 use crate::silence::{Due, Silence};
-use crate::socket::Socket;
+use crate::socket::{Broken, Frames, Life, Outlet, Route, Socket};
 
 /// Runs a connection to its end.
 pub(super) async fn run(
@@ -24,11 +25,20 @@ pub(super) async fn run(
     events: &mpsc::Sender<LinkEvent>,
     watch: &mut Stopwatch,
 ) -> End {
-    let (mut sink, stream) = socket.split();
+    let Socket {
+        mut sink,
+        frames,
+        life,
+        route,
+        way: _,
+    } = socket;
     let (answers, mut own) = mpsc::channel(ANSWERS);
     let silence = Silence::new(welcome, watch.read());
     let mut reading = Reading {
-        stream,
+        frames,
+        heard: life.bytes(),
+        life,
+        route,
         silence,
         watch,
         answers,
@@ -43,7 +53,11 @@ pub(super) async fn run(
 
 /// The half that listens.
 struct Reading<'a> {
-    stream: SplitStream<Socket>,
+    frames: Frames,
+    life: Arc<Life>,
+    /// Bytes of `life` that were noted.
+    heard: u64,
+    route: Option<Route>,
     silence: Silence,
     watch: &'a mut Stopwatch,
     /// Pings and answers, which the writing half sends.
@@ -54,7 +68,7 @@ struct Reading<'a> {
 /// What wakes the half that listens.
 enum Input<'a> {
     Room(Option<mpsc::Permit<'a, LinkEvent>>),
-    Message(Option<Result<Message, tokio_tungstenite::tungstenite::Error>>),
+    Frame(Option<Result<Bytes, Broken>>),
     Tick,
 }
 
@@ -67,9 +81,9 @@ impl<'a> Reading<'a> {
             let listening = room.is_some();
             let input = tokio::select! {
                 biased;
-                permit = self.events.reserve(), if !listening => Input::Room(permit.ok()),
                 _ = ticks.tick() => Input::Tick,
-                message = self.stream.next(), if listening => Input::Message(message),
+                permit = self.events.reserve(), if !listening => Input::Room(permit.ok()),
+                frame = self.frames.next(), if listening => Input::Frame(frame),
             };
             let handled = match input {
                 Input::Room(None) => Err(End::lost(Code::NotNow, "nobody listens")),
@@ -77,9 +91,9 @@ impl<'a> Reading<'a> {
                     room = permit;
                     Ok(())
                 }
-                Input::Message(None) => Err(closed()),
-                Input::Message(Some(Err(error))) => Err(broke(&error)),
-                Input::Message(Some(Ok(message))) => self.take(message, &mut room),
+                Input::Frame(None) => Err(closed()),
+                Input::Frame(Some(Err(broken))) => Err(broke(broken)),
+                Input::Frame(Some(Ok(raw))) => self.take(raw, &mut room),
                 Input::Tick => self.tick(listening),
             };
             if let Err(end) = handled {
@@ -90,16 +104,13 @@ impl<'a> Reading<'a> {
 
     fn take(
         &mut self,
-        message: Message,
+        raw: Bytes,
         room: &mut Option<mpsc::Permit<'a, LinkEvent>>,
     ) -> Result<(), End> {
         self.silence.heard(self.watch.read());
-        let Some(raw) = payload(message)? else {
-            return Ok(());
-        };
         match Frame::parse(&raw) {
             Ok(Frame::Ping(number)) => self.answer(Frame::Pong(number)),
-            Ok(Frame::Pong(_)) => {}
+            Ok(Frame::Pong(number)) => self.silence.answered(number),
             Ok(Frame::Bye(bye)) => return Err(end_by(bye)),
             Ok(frame) => {
                 if let Some(permit) = room.take() {
@@ -118,17 +129,35 @@ impl<'a> Reading<'a> {
     }
 
     fn tick(&mut self, listening: bool) -> Result<(), End> {
-        match self.silence.check(self.watch.read(), listening) {
-            Due::Nothing => {}
-            Due::Ping(number) => self.answer(Frame::Ping(number)),
-            Due::Dead => {
-                return Err(End::lost(
-                    Code::Timeout,
-                    "the relay has been silent for too long",
-                ));
-            }
+        let now = self.watch.read();
+        let bytes = self.life.bytes();
+        if std::mem::replace(&mut self.heard, bytes) != bytes {
+            self.silence.heard(now);
         }
-        Ok(())
+        let slept = self.watch.has_slept();
+        let moved = self.route.as_mut().is_some_and(Route::has_changed);
+        if slept || moved {
+            tracing::debug!(slept, moved, "is the relay still there?");
+            self.silence.suspect(now);
+        }
+        match self.silence.check(now, listening) {
+            Due::Nothing => Ok(()),
+            Due::Ping(number) => {
+                self.answer(Frame::Ping(number));
+                Ok(())
+            }
+            Due::Dead => Err(End {
+                ending: if slept { Ending::Moved } else { Ending::Lost },
+                ..End::lost(Code::Timeout, "the relay has been silent for too long")
+            }),
+            Due::Gone => Err(End {
+                ending: Ending::Moved,
+                ..End::lost(
+                    Code::Timeout,
+                    "the relay does not answer after this machine slept or its network changed",
+                )
+            }),
+        }
     }
 
     /// Answers if the writing half keeps up; a relay that asks faster than it reads gets fewer.
@@ -141,7 +170,7 @@ impl<'a> Reading<'a> {
 
 /// The half that speaks.
 async fn write(
-    sink: &mut SplitSink<Socket, Message>,
+    sink: &mut Outlet,
     queue: &mut mpsc::Receiver<Bytes>,
     own: &mut mpsc::Receiver<Frame>,
 ) -> End {
@@ -153,23 +182,23 @@ async fn write(
             else => return End::lost(Code::NotNow, "nobody sends"),
         };
         if let Err(error) = write_batch(sink, first, queue, own).await {
-            return broke(&error);
+            return broke(error);
         }
     }
 }
 
 /// Writes `first` and what else waits, and flushes once.
 async fn write_batch(
-    sink: &mut SplitSink<Socket, Message>,
+    sink: &mut Outlet,
     first: Bytes,
     queue: &mut mpsc::Receiver<Bytes>,
     own: &mut mpsc::Receiver<Frame>,
-) -> Result<(), tokio_tungstenite::tungstenite::Error> {
+) -> Result<(), Broken> {
     let mut next = Some(first);
     let mut written = 0;
     while let Some(bytes) = next {
         written += bytes.len();
-        sink.feed(Message::Binary(bytes)).await?;
+        sink.feed(bytes).await?;
         let more = written < BATCH_BYTES;
         next = own
             .try_recv()

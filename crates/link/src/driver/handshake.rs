@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use farhelm_proto::frame::{Bye, Frame, Hello, Prove, Welcome};
 use farhelm_proto::{Code, OLDEST_VERSION, VERSION, hello};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio_tungstenite::tungstenite::Message;
 
 use super::{End, LinkOptions};
 use crate::backoff::Ending;
-use crate::socket::Socket;
+use crate::socket::{Broken, Socket};
 
 /// Proves the peer's key, in bounded time.
 pub(super) async fn run(
@@ -21,10 +19,11 @@ pub(super) async fn run(
     let done = tokio::time::timeout(PATIENCE, shake_hands(socket, options, authority)).await;
     done.unwrap_or_else(|_| {
         let seconds = PATIENCE.as_secs();
-        Err(End::lost(
-            Code::Timeout,
-            format!("the relay did not finish the handshake within {seconds} s"),
-        ))
+        let detail = format!("the relay did not finish the handshake within {seconds} s");
+        Err(End {
+            stuck: true,
+            ..End::lost(Code::Timeout, detail)
+        })
     })
 }
 
@@ -56,9 +55,8 @@ async fn shake_hands(
             challenge.version
         );
         return Err(End {
-            code: Code::UnsupportedVersion,
-            detail,
             ending: Ending::Refused,
+            ..End::lost(Code::UnsupportedVersion, detail)
         });
     }
     let proof = hello::prove(signing, challenge.version, &challenge.nonce, authority);
@@ -77,35 +75,13 @@ async fn shake_hands(
 }
 
 async fn send(socket: &mut Socket, frame: &Frame) -> Result<(), End> {
-    socket
-        .send(Message::Binary(frame.to_bytes()))
-        .await
-        .map_err(|error| broke(&error))
+    socket.sink.send(frame.to_bytes()).await.map_err(broke)
 }
 
 async fn receive(socket: &mut Socket) -> Result<Frame, End> {
-    loop {
-        let message = socket
-            .next()
-            .await
-            .ok_or_else(closed)?
-            .map_err(|error| broke(&error))?;
-        let Some(bytes) = payload(message)? else {
-            continue;
-        };
-        return Frame::parse(&bytes)
-            .map_err(|error| End::lost(error.code(), format!("the relay sent {error}")));
-    }
-}
-
-/// What a WebSocket message carries; nothing when it is about the WebSocket itself.
-pub(super) fn payload(message: Message) -> Result<Option<Bytes>, End> {
-    match message {
-        Message::Binary(bytes) => Ok(Some(bytes)),
-        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
-        Message::Close(_) => Err(closed()),
-        Message::Text(_) => Err(End::lost(Code::BadFrame, "the relay sent text")),
-    }
+    let next = socket.frames.next().await;
+    let bytes = next.ok_or_else(closed)?.map_err(broke)?;
+    Frame::parse(&bytes).map_err(|error| End::lost(error.code(), format!("the relay sent {error}")))
 }
 
 /// What a `Bye` means for the next attempt.
@@ -127,9 +103,8 @@ pub(super) fn end_by(bye: Bye) -> End {
         Ending::Refused
     };
     End {
-        code: bye.code,
-        detail,
         ending,
+        ..End::lost(bye.code, detail)
     }
 }
 
@@ -137,22 +112,14 @@ pub(super) fn closed() -> End {
     End::lost(Code::RelayUnreachable, "the relay closed the connection")
 }
 
-pub(super) fn broke(error: &tokio_tungstenite::tungstenite::Error) -> End {
-    use tokio_tungstenite::tungstenite::Error;
-    match error {
-        Error::Capacity(_) => End::lost(Code::TooLarge, "the relay sent a frame that is too large"),
-        Error::ConnectionClosed | Error::AlreadyClosed => closed(),
-        Error::Io(_)
-        | Error::Tls(_)
-        | Error::Protocol(_)
-        | Error::WriteBufferFull(_)
-        | Error::Utf8(_)
-        | Error::AttackAttempt
-        | Error::Url(_)
-        | Error::Http(_)
-        | Error::HttpFormat(_) => End::lost(
+pub(super) fn broke(broken: Broken) -> End {
+    match broken {
+        Broken::Closed => closed(),
+        Broken::TooLarge => End::lost(Code::TooLarge, "the relay sent a frame that is too large"),
+        Broken::NoFrame => End::lost(Code::BadFrame, "the relay sent something that is no frame"),
+        Broken::Off(why) => End::lost(
             Code::RelayUnreachable,
-            format!("the connection to the relay broke: {error}"),
+            format!("the connection to the relay broke: {why}"),
         ),
     }
 }
@@ -168,4 +135,4 @@ fn unexpected(frame: Frame) -> End {
 }
 
 /// A relay that takes longer than this for a handshake is as good as unreachable.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(6);

@@ -1,19 +1,25 @@
 //! The way to the relay: straight, or through the HTTP proxy that the system prescribes.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::socket::{Pipe, Target, Trust, Unreachable, clean, tcp};
+use crate::socket::life::Counted;
+use crate::socket::{Life, Pipe, Route, Target, Trust, Unreachable, clean, tcp};
 
-/// A byte stream to the relay.
+/// A byte stream to the relay, or to the proxy before it, and the route that it takes.
 pub(crate) async fn connect(
     target: &Target,
     trust: &mut Trust,
-) -> Result<Box<dyn Pipe>, Unreachable> {
+    life: &Arc<Life>,
+) -> Result<(Box<dyn Pipe>, Option<Route>), Unreachable> {
     if let Some(connecting) = farhelm_world::connect(&target.host, target.port) {
-        let failed = |error| Unreachable(format!("no connection to {}: {error}", target.authority));
-        return Ok(Box::new(connecting.await.map_err(failed)?));
+        let failed =
+            |error| Unreachable::because(format!("no connection to {}: {error}", target.authority));
+        let stream = connecting.await.map_err(failed)?;
+        return Ok((Box::new(Counted::new(stream, life)), None));
     }
     let proxy = if is_loopback(&target.host) {
         None
@@ -21,8 +27,12 @@ pub(crate) async fn connect(
         Matcher::from_system().intercept(&target.uri)
     };
     match proxy {
-        Some(proxy) => through(&proxy, target, trust).await,
-        None => Ok(Box::new(tcp::connect(&target.host, target.port).await?)),
+        Some(proxy) => through(&proxy, target, trust, life).await,
+        None => {
+            let stream = tcp::connect(&target.host, target.port).await?;
+            let route = Route::of(&stream);
+            Ok((Box::new(Counted::new(stream, life)), route))
+        }
     }
 }
 
@@ -30,19 +40,20 @@ async fn through(
     proxy: &Intercept,
     target: &Target,
     trust: &mut Trust,
-) -> Result<Box<dyn Pipe>, Unreachable> {
+    life: &Arc<Life>,
+) -> Result<(Box<dyn Pipe>, Option<Route>), Unreachable> {
     let uri = proxy.uri();
     let (tls, default) = match uri.scheme_str() {
         Some("http") => (false, 80),
         Some("https") => (true, 443),
         Some(other) => {
-            return Err(Unreachable(format!(
+            return Err(Unreachable::because(format!(
                 "proxies that speak {} are not supported",
                 clean(other)
             )));
         }
         None => {
-            return Err(Unreachable(
+            return Err(Unreachable::because(
                 "the address of the proxy has no scheme".to_owned(),
             ));
         }
@@ -52,17 +63,22 @@ async fn through(
         .unwrap_or_default()
         .trim_start_matches('[')
         .trim_end_matches(']');
-    let why = |Unreachable(text)| Unreachable(format!("the proxy cannot be reached: {text}"));
+    let why = |unreachable: Unreachable| {
+        let detail = format!("the proxy cannot be reached: {}", unreachable.detail);
+        Unreachable::of(unreachable.code, detail)
+    };
     let stream = tcp::connect(host, uri.port_u16().unwrap_or(default))
         .await
         .map_err(why)?;
-    let stream: Box<dyn Pipe> = Box::new(stream);
+    let route = Route::of(&stream);
+    let stream: Box<dyn Pipe> = Box::new(Counted::new(stream, life));
     let stream = if tls {
         trust.wrap(stream, host).await.map_err(why)?
     } else {
         stream
     };
-    tunnel(stream, target, authorization(proxy)).await
+    let stream = tunnel(stream, target, authorization(proxy)).await?;
+    Ok((stream, route))
 }
 
 /// Asks for a tunnel (RFC 9110, section 9.3.6).
@@ -81,19 +97,21 @@ async fn tunnel(
         .map(|value| format!("Proxy-Authorization: {value}\r\n"))
         .unwrap_or_default();
     let request = format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{login}\r\n");
-    let broke = |error| Unreachable(format!("the connection to the proxy broke: {error}"));
+    let broke = |error| Unreachable::because(format!("the connection to the proxy broke: {error}"));
     stream.write_all(request.as_bytes()).await.map_err(broke)?;
     stream.flush().await.map_err(broke)?;
     let head = read_head(&mut stream).await.map_err(broke)?;
     match status(&head) {
         Some(200..=299) => Ok(stream),
-        Some(407) => Err(Unreachable(
+        Some(407) => Err(Unreachable::because(
             "the proxy wants a name and a password, or others (HTTP 407)".to_owned(),
         )),
-        Some(status) => Err(Unreachable(format!(
+        Some(status) => Err(Unreachable::because(format!(
             "the proxy does not connect to {place} (HTTP {status})"
         ))),
-        None => Err(Unreachable("the proxy does not speak HTTP".to_owned())),
+        None => Err(Unreachable::because(
+            "the proxy does not speak HTTP".to_owned(),
+        )),
     }
 }
 

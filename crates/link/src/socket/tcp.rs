@@ -13,15 +13,36 @@ use crate::socket::Unreachable;
 /// that do not answer (RFC 8305).
 pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, Unreachable> {
     let found = tokio::net::lookup_host((host, port)).await;
-    let found = found
-        .map_err(|error| Unreachable(format!("the name {host} cannot be looked up: {error}")))?;
-    let stream = race(interleave(found.collect()))
-        .await
-        .map_err(|error| Unreachable(format!("no connection to {host} port {port}: {error}")))?;
+    let found = found.map_err(|error| {
+        Unreachable::because(format!(
+            "the name {host} cannot be looked up; there is no network, or no such name: {error}"
+        ))
+    })?;
+    let stream = race(interleave(found.collect())).await.map_err(|error| {
+        Unreachable::because(format!(
+            "no connection to {host} port {port}: {}",
+            explain(&error)
+        ))
+    })?;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small packets may be delayed");
     }
     Ok(stream)
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the system explains the rest"
+)]
+fn explain(error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nothing listens there",
+        io::ErrorKind::NetworkUnreachable => "this machine has no network that leads there",
+        io::ErrorKind::HostUnreachable => "no way leads there",
+        io::ErrorKind::TimedOut => "it does not answer",
+        _ => return error.to_string(),
+    };
+    format!("{why} ({error})")
 }
 
 async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use farhelm_proto::Code;
 use rustls::{CertificateError, ClientConfig, Error as TlsError};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -27,6 +28,14 @@ impl Trust {
         }
     }
 
+    /// The same for another connection.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            extra_ca: self.extra_ca.clone(),
+            config: self.config.clone(),
+        }
+    }
+
     /// Speaks TLS with `host` over `stream`.
     pub(crate) async fn wrap(
         &mut self,
@@ -38,7 +47,7 @@ impl Trust {
             None => Arc::new(self.load()?),
         };
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Unreachable(format!("'{host}' cannot stand in a certificate")))?;
+            .map_err(|_| Unreachable::because(format!("'{host}' cannot stand in a certificate")))?;
         match TlsConnector::from(Arc::clone(&config))
             .connect(name, stream)
             .await
@@ -47,14 +56,14 @@ impl Trust {
                 self.config = Some(config);
                 Ok(Box::new(stream))
             }
-            Err(error) => Err(Unreachable(explain(host, &error))),
+            Err(error) => Err(explain(host, &error)),
         }
     }
 
     fn load(&self) -> Result<ClientConfig, Unreachable> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let failed = |error: TlsError| {
-            Unreachable(format!("the trusted authorities cannot be read: {error}"))
+            Unreachable::because(format!("the trusted authorities cannot be read: {error}"))
         };
         let verifier =
             Verifier::new_with_extra_roots(self.extra()?, Arc::clone(&provider)).map_err(failed)?;
@@ -75,13 +84,13 @@ impl Trust {
         let read =
             CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         let found = read.map_err(|error| {
-            Unreachable(format!(
+            Unreachable::because(format!(
                 "the file of authorities {} cannot be read: {error}",
                 path.display()
             ))
         })?;
         if found.is_empty() {
-            return Err(Unreachable(format!(
+            return Err(Unreachable::because(format!(
                 "the file of authorities {} holds no certificate",
                 path.display()
             )));
@@ -91,17 +100,20 @@ impl Trust {
 }
 
 /// Why there is no TLS, in words for people.
-fn explain(host: &str, error: &io::Error) -> String {
+fn explain(host: &str, error: &io::Error) -> Unreachable {
     let inner = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<TlsError>());
     match inner {
         Some(TlsError::InvalidCertificate(certificate)) => distrust(host, certificate),
-        Some(TlsError::InvalidMessage(_)) => {
-            format!("{host} does not speak TLS; is it http:// and not https://?")
-        }
-        Some(other) => format!("no TLS with {host}: {other}"),
-        None => format!("the connection to {host} broke before TLS was ready: {error}"),
+        Some(TlsError::InvalidMessage(_)) => Unreachable::of(
+            Code::NotARelay,
+            format!("{host} does not speak TLS; is it http:// and not https://?"),
+        ),
+        Some(other) => Unreachable::because(format!("no TLS with {host}: {other}")),
+        None => Unreachable::because(format!(
+            "the connection to {host} broke before TLS was ready: {error}"
+        )),
     }
 }
 
@@ -109,23 +121,33 @@ fn explain(host: &str, error: &io::Error) -> String {
     clippy::wildcard_enum_match_arm,
     reason = "the rest is explained by rustls well enough"
 )]
-fn distrust(host: &str, certificate: &CertificateError) -> String {
-    match certificate {
-        CertificateError::UnknownIssuer => format!(
-            "the certificate of {host} was signed by nobody this machine trusts; a private authority can be named \
-             with FARHELM_CA_FILE"
+fn distrust(host: &str, certificate: &CertificateError) -> Unreachable {
+    let (code, detail) = match certificate {
+        CertificateError::UnknownIssuer => (
+            Code::Intercepted,
+            format!(
+                "the certificate of {host} was signed by nobody this machine trusts; a private authority can be \
+                 named with FARHELM_CA_FILE"
+            ),
         ),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("the certificate of {host} has expired, or the clock of this machine is wrong")
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            Code::RelayUnreachable,
+            format!("the certificate of {host} has expired, or the clock of this machine is wrong"),
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            Code::RelayUnreachable,
             format!(
                 "the certificate of {host} is not valid yet; the clock of this machine may be wrong"
-            )
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("the certificate that {host} shows is for another name")
-        }
-        other => format!("the certificate of {host} is not good: {other}"),
-    }
+            ),
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+            Code::Intercepted,
+            format!("the certificate that {host} shows is for another name"),
+        ),
+        other => (
+            Code::Intercepted,
+            format!("the certificate of {host} is not good: {other}"),
+        ),
+    };
+    Unreachable::of(code, detail)
 }
