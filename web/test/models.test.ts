@@ -1,6 +1,6 @@
 /** Models against a fake engine: what they show and what they wish for. */
 import { expect, test } from 'vitest';
-import type { FromEngine, Overview, ToEngine } from '../src/engine/views';
+import type { FromEngine, HostView, Overview, ToEngine } from '../src/engine/views';
 import { ApprovalModel } from '../src/model/approval.svelte';
 import { Client } from '../src/model/client.svelte';
 import { connectionOf } from '../src/model/connection';
@@ -35,9 +35,9 @@ function memoryShelf(): Shelf {
 }
 
 /** An engine that remembers what it was told. */
-function fakeEngine() {
+function fakeEngine(tab = memoryShelf(), start = 10_000, browser = memoryShelf()) {
   const told: ToEngine[] = [];
-  let now = 10_000;
+  let now = start;
   let hear: (message: FromEngine) => void = () => {};
   const port = {
     post: (message: unknown) => {
@@ -49,8 +49,7 @@ function fakeEngine() {
   };
   const clock = { now: () => now, after: () => () => {} };
   const random = { bytes: (length: number) => crypto.getRandomValues(new Uint8Array(length)) };
-  const tab = memoryShelf();
-  const client = new Client(port, { clock, random, tab, browser: memoryShelf() });
+  const client = new Client(port, { clock, random, tab, browser });
   return {
     client,
     told,
@@ -260,4 +259,36 @@ test('browsers are called by their names', () => {
     'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605 Version/18.0 Safari/604.1';
   expect(deviceName(android)).toBe('Chrome on Android');
   expect(deviceName(iphone)).toBe('Safari on iPhone');
+});
+
+test('a wish that the engine has not kept outlives the page, with its id', () => {
+  const tab = memoryShelf();
+  const engine = fakeEngine(tab);
+  const id = engine.client.wish('peer_h', { type: 'prompt', session: 'ses_1', text: 'hello' });
+  expect(fakeEngine(tab).wishes()).toMatchObject([{ id, command: { text: 'hello' } }]);
+  const later = fakeEngine(tab);
+  later.say({ type: 'kept', id });
+  expect(fakeEngine(tab).wishes()).toEqual([]);
+});
+
+test('a wish from long ago is not sent by itself; a prompt goes back into its box', () => {
+  const tab = memoryShelf();
+  const engine = fakeEngine(tab);
+  engine.client.wish('peer_h', { type: 'prompt', session: 'ses_1', text: 'hello' });
+  engine.client.wish('peer_h', { type: 'cancel_turn', session: 'ses_1' });
+  const later = fakeEngine(tab, 10_000_000);
+  expect(later.wishes()).toEqual([]);
+  expect(new ConversationModel(later.client, 'peer_h', 'ses_1').draft).toBe('hello');
+});
+
+test('a browser knows the devices that it was, and that it has lost their keys', () => {
+  const browser = memoryShelf();
+  const before = fakeEngine(memoryShelf(), 10_000, browser);
+  const host = { peer: 'peer_h' } as HostView;
+  before.say({ type: 'overview', overview: { ...OVERVIEW, hosts: [host] } });
+  const after = fakeEngine(memoryShelf(), 10_000, browser);
+  const cleared = { ...OVERVIEW, me: 'peer_2' };
+  expect(after.client.selves.haveLost(cleared)).toBe(true);
+  expect(after.client.selves.haveLost(OVERVIEW), 'forgetting the host on purpose is no loss').toBe(false);
+  expect(after.client.selves.was('peer_1', 'peer_2')).toBe(true);
 });

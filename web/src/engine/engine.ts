@@ -677,6 +677,8 @@ export class Engine {
   }
 
   #break(error: unknown): void {
+    // What was under way when the database was closed fails, and nobody misses it.
+    if (this.#stopped) return;
     const code = error instanceof DOMException ? 'state_unusable' : 'internal';
     this.#emit({ type: 'broken', code, detail: String(error) });
     this.stop();
