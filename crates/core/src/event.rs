@@ -533,6 +533,16 @@ pub enum Live {
         /// What is different.
         tool: ToolPatch,
     },
+    /// The host cannot write its log, so that the session and its agent wait. Said again every few
+    /// seconds while that lasts; ended by the next event, a [`Event::Noticed`] with the same code.
+    Paused {
+        /// `disk_full` or `journal_failed`.
+        code: Code,
+        /// Since when.
+        since: Timestamp,
+        /// What is wrong and what to do.
+        text: String,
+    },
 }
 
 /// Answers to an agent's form, by field.

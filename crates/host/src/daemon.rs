@@ -162,6 +162,8 @@ pub struct Daemon {
     since_snapshot: u64,
     offers: BTreeMap<OfferId, Offer>,
     sessions: BTreeMap<SessionId, SessionHandle>,
+    /// Those whose logs are damaged.
+    unreadable: BTreeMap<SessionId, String>,
     tunnel: Option<Tunnel>,
     roster_out: watch::Sender<Arc<Roster>>,
     fleet_out: watch::Sender<Arc<Fleet>>,
@@ -222,7 +224,7 @@ impl Daemon {
         let (roster, founded) = log::read_roster(&fleet, &identity, &name)?;
 
         let (letters_in, letters) = mpsc::channel(LETTERS);
-        let (uplink, uplink_actor) = Uplink::new(journal.clone(), letters_in);
+        let (uplink, uplink_actor) = Uplink::new(journal.clone(), own, letters_in);
         let (roster_out, roster_seen) = watch::channel(Arc::new(roster.clone()));
         let (fleet_out, fleet_seen) = watch::channel(Arc::new(fleet.clone()));
         let (public_url, public_url_seen) = watch::channel(relay.url().to_owned());
@@ -254,6 +256,7 @@ impl Daemon {
             since_snapshot,
             offers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             tunnel: None,
             roster_out,
             fleet_out,
@@ -320,6 +323,7 @@ impl Daemon {
     /// [`JournalError`] when the host's log cannot be written any more.
     pub async fn run(mut self) -> Result<(), JournalError> {
         let changed = Arc::clone(&self.shared.changed);
+        let mut damages = self.shared.journal.damages().watch();
         let mut sweep = tokio::time::interval(SWEEP);
         let mut again = tokio::time::interval(AGAIN);
         loop {
@@ -341,6 +345,7 @@ impl Daemon {
                     self.public_url.send_replace(self.relay.url().to_owned());
                 }
                 () = changed.notified() => self.list_sessions().await?,
+                Ok(()) = damages.changed() => self.restore_mended().await?,
                 Some(request) = self.requests.recv() => self.take_request(request).await?,
                 Some(mail) = self.letters.recv() => match mail {
                     Mail::Letter(letter) => self.take_letter(&letter).await?,
@@ -438,16 +443,42 @@ impl Daemon {
             if is_over {
                 continue;
             }
-            let Ok(spec) = serde_json::from_str::<Spec>(&entry) else {
-                tracing::error!(session = %id, "a session's entry cannot be read");
-                continue;
-            };
-            if let Some((actor, handle)) = session::restore(id, spec, self.shared.clone()).await? {
+            self.restore_session(id, entry).await?;
+        }
+        self.list_sessions().await
+    }
+
+    /// Brings one session back. One whose log is damaged is left out, until the relay has given
+    /// back what is missing; all others go on.
+    async fn restore_session(&mut self, id: SessionId, entry: String) -> Result<(), JournalError> {
+        let Ok(spec) = serde_json::from_str::<Spec>(&entry) else {
+            tracing::error!(session = %id, "a session's entry cannot be read");
+            return Ok(());
+        };
+        match session::restore(id, spec, self.shared.clone()).await {
+            Ok(Some((actor, handle))) => {
                 self.sessions.insert(id, handle);
                 self.shared.tasks.spawn("session", actor.run());
                 self.give_first_prompt(id, &entry).await?;
+            }
+            Ok(None) => self.open_noted(id, &entry).await?,
+            Err(error @ (JournalError::Damaged { .. } | JournalError::Corrupt(_))) => {
+                tracing::error!(session = %id, %error, "a session cannot be brought back");
+                self.unreadable.insert(id, entry);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Tries again those whose logs were damaged.
+    async fn restore_mended(&mut self) -> Result<(), JournalError> {
+        let damages = self.shared.journal.damages().all();
+        for (id, entry) in std::mem::take(&mut self.unreadable) {
+            if damages.iter().any(|damage| damage.stream == id.into()) {
+                self.unreadable.insert(id, entry);
             } else {
-                self.open_noted(id, &entry).await?;
+                self.restore_session(id, entry).await?;
             }
         }
         self.list_sessions().await

@@ -3,17 +3,35 @@
 //! Envelopes are kept as they are sealed, so that a relay that lost everything is given the very
 //! same bytes again; the content keys are beside them. What is committed together ([`Journal::commit`])
 //! is there together or not at all, and is on the disk (`synchronous=FULL`) when the call returns.
+//!
+//! Each record has a checksum. One that is not as it was written is never given to anybody: the
+//! range is said to be lost, fetched from the relay where that still has it, and everything else
+//! goes on.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use farhelm_core::keys::ContentKey;
 use farhelm_proto::envelope::Hash;
 use farhelm_proto::{Code, CommandId, PeerId, SessionId, StreamId};
-use rusqlite::{Connection, OptionalExtension as _, params};
-use tokio::sync::{mpsc, oneshot};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
+use self::damage::{Damage, Damages};
+use self::health::Health;
+use self::sum::Tallies;
+use self::writer::{Counts, Writer};
+
+mod check;
+pub(crate) mod damage;
+pub(crate) mod health;
+mod read;
+mod schema;
+mod sum;
 mod writer;
 
 /// Why the journal could not be read or written.
@@ -28,6 +46,19 @@ pub enum JournalError {
     /// What it holds is not what was written.
     #[error("journal holds something unreadable: {0}")]
     Corrupt(&'static str),
+    /// Some events of a log are not as they were written, or not there.
+    #[error("events {first} to {last} of a log are damaged in the journal")]
+    Damaged {
+        /// The log.
+        stream: StreamId,
+        /// Seq of the first event that is lost.
+        first: u64,
+        /// Seq of the last one.
+        last: u64,
+    },
+    /// A file beside it cannot be used.
+    #[error("journal: {0}")]
+    Io(Arc<std::io::Error>),
     /// The writer has stopped.
     #[error("journal is closed")]
     Closed,
@@ -43,10 +74,62 @@ impl JournalError {
                 Some(DatabaseCorrupt | NotADatabase) => Code::StateUnusable,
                 Some(_) | None => Code::JournalFailed,
             },
-            Self::Version(_) | Self::Corrupt(_) => Code::StateUnusable,
-            Self::Closed => Code::JournalFailed,
+            Self::Version(_) | Self::Corrupt(_) | Self::Damaged { .. } => Code::StateUnusable,
+            Self::Closed | Self::Io(_) => Code::JournalFailed,
         }
     }
+
+    /// Whether there is no room on the disk.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_of(&[rusqlite::ErrorCode::DiskFull])
+    }
+
+    /// Whether the system failed at writing.
+    fn is_broken(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, OperationInterrupted, ReadOnly, SystemIoFailure};
+        self.is_of(&[SystemIoFailure, ReadOnly, CannotOpen, OperationInterrupted])
+    }
+
+    /// Whether the same thing may be written later.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.is_full() || self.is_broken()
+    }
+
+    fn is_of(&self, codes: &[rusqlite::ErrorCode]) -> bool {
+        let Self::Sqlite(error) = self else {
+            return false;
+        };
+        error
+            .sqlite_error_code()
+            .is_some_and(|code| codes.contains(&code))
+    }
+
+    const fn damage(&self) -> Option<Damage> {
+        if let Self::Damaged {
+            stream,
+            first,
+            last,
+        } = *self
+        {
+            return Some(Damage {
+                stream,
+                first,
+                last,
+            });
+        }
+        None
+    }
+}
+
+/// Whether the file is not what it should be.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseCorrupt | NotADatabase)
+    )
 }
 
 impl From<rusqlite::Error> for JournalError {
@@ -88,6 +171,8 @@ pub(crate) enum Op {
     Session { session: SessionId, spec: String },
     /// A sealed blob.
     Blob { name: [u8; 32], bytes: Bytes },
+    /// An envelope that was lost inside of its stream.
+    Mend(StoredEnvelope),
 }
 
 /// An envelope with what its header says.
@@ -115,23 +200,37 @@ struct Job {
     done: oneshot::Sender<Result<(), (JournalError, Option<Vec<Op>>)>>,
 }
 
+impl Job {
+    fn fail(self, error: JournalError) {
+        drop(self.done.send(Err((error, Some(self.ops)))));
+    }
+}
+
 /// A handle to the journal.
 #[derive(Clone)]
 pub struct Journal {
-    writer: Writer,
+    way: Way,
     reader: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
+    health: watch::Receiver<Health>,
+    damages: Damages,
+    lost: Arc<[&'static str]>,
+    counts: Arc<Counts>,
 }
 
+/// How commits get into the file.
 #[derive(Clone)]
-enum Writer {
-    /// A thread that owns a connection.
+enum Way {
+    /// Through a thread that owns a connection.
     Thread(mpsc::Sender<Job>),
-    /// The readers' connection, in turns.
-    Here(Arc<tokio::sync::Mutex<()>>),
+    /// Over the readers' connection, in turns.
+    Here(Arc<tokio::sync::Mutex<Tallies>>),
 }
 
 /// Commits that may wait; each is one sender's, and senders wait for theirs.
 const WAITING: usize = 1024;
+/// How long a disk that takes nothing is left alone before the next try.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Journal {
     /// Opens or makes the journal.
@@ -140,18 +239,30 @@ impl Journal {
     ///
     /// [`JournalError`] when the file cannot be used.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let connection = writer::open(path)?;
-        let reader = Connection::open(path)?;
-        reader.busy_timeout(std::time::Duration::from_secs(10))?;
+        let writer::Opened { db, tallies, lost } = writer::open(path)?;
+        let reader = writer::connect(path)?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        let run = move || writer::run(connection, receiver);
+        let (health, health_seen) = watch::channel(Health::Sound);
+        let counts = Arc::new(Counts::default());
+        let writer = Writer {
+            path: path.to_owned(),
+            db: Some(db),
+            tallies,
+            health,
+            counts: Arc::clone(&counts),
+        };
         std::thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(run)
+            .spawn(move || writer.run(receiver))
             .map_err(|_| JournalError::Closed)?;
         Ok(Self {
-            writer: Writer::Thread(sender),
+            way: Way::Thread(sender),
             reader: Arc::new(Mutex::new(reader)),
+            path: path.into(),
+            health: health_seen,
+            damages: Damages::default(),
+            lost: lost.into(),
+            counts,
         })
     }
 
@@ -162,10 +273,18 @@ impl Journal {
     ///
     /// [`JournalError`] when it cannot be made.
     pub fn in_memory() -> Result<Self, JournalError> {
-        let connection = writer::set_up(Connection::open_in_memory()?)?;
+        let mut db = Connection::open_in_memory()?;
+        sum::teach(&db)?;
+        schema::migrate(&mut db)?;
+        let tallies = Tallies::load(&db)?;
         Ok(Self {
-            writer: Writer::Here(Arc::default()),
-            reader: Arc::new(Mutex::new(connection)),
+            way: Way::Here(Arc::new(tokio::sync::Mutex::new(tallies))),
+            reader: Arc::new(Mutex::new(db)),
+            path: Path::new("").into(),
+            health: watch::channel(Health::Sound).1,
+            damages: Damages::default(),
+            lost: Arc::default(),
+            counts: Arc::default(),
         })
     }
 
@@ -179,11 +298,11 @@ impl Journal {
         &self,
         ops: Vec<Op>,
     ) -> Result<(), (JournalError, Option<Vec<Op>>)> {
-        let writer = match &self.writer {
-            Writer::Thread(writer) => writer,
-            Writer::Here(turn) => {
-                let _turn = turn.lock().await;
-                return self.commit_here(ops).await;
+        let writer = match &self.way {
+            Way::Thread(writer) => writer,
+            Way::Here(tallies) => {
+                let mut tallies = tallies.lock().await;
+                return self.commit_here(ops, &mut tallies).await;
             }
         };
         let (done, result) = oneshot::channel();
@@ -194,84 +313,87 @@ impl Journal {
         result.await.map_err(|_| (JournalError::Closed, None))?
     }
 
-    async fn commit_here(&self, ops: Vec<Op>) -> Result<(), (JournalError, Option<Vec<Op>>)> {
+    async fn commit_here(
+        &self,
+        ops: Vec<Op>,
+        tallies: &mut Tallies,
+    ) -> Result<(), (JournalError, Option<Vec<Op>>)> {
         if farhelm_world::disk().await.is_err() {
             let full = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
             let error = rusqlite::Error::SqliteFailure(full, None);
             return Err((error.into(), Some(ops)));
         }
         let mut db = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = writer::write_all(&mut db, &ops);
+        let written = writer::write_all(&mut db, tallies, &ops);
         written.map_err(|error| (error, Some(ops)))
     }
 
+    /// Writes all of `ops`; waits as long as the disk takes nothing, unless `stop` is pulled.
+    pub(crate) async fn commit_in_time(
+        &self,
+        mut ops: Vec<Op>,
+        stop: &CancellationToken,
+    ) -> Result<(), JournalError> {
+        loop {
+            match self.try_commit(ops).await {
+                Ok(()) => return Ok(()),
+                Err((error, Some(again))) if error.may_pass() => {
+                    ops = again;
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => return Err(error),
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether it can be written.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    /// What was found damaged.
+    pub(crate) const fn damages(&self) -> &Damages {
+        &self.damages
+    }
+
+    /// The tables that had lost records when it was opened, for whoever looks after the host.
+    #[must_use]
+    pub fn lost(&self) -> &[&'static str] {
+        &self.lost
+    }
+
+    /// How many transactions were written since it was opened; each waited for the disk once.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.counts.commits.load(Ordering::Relaxed)
+    }
+
     /// Envelopes after seq `after` in rising order, at least one if there is one, at most about
-    /// `bytes`.
+    /// `bytes`. Nothing is left out: where some are damaged, the answer ends before them, or is
+    /// [`JournalError::Damaged`].
     pub(crate) async fn envelopes(
         &self,
         stream: StreamId,
         after: u64,
         bytes: usize,
     ) -> Result<Vec<StoredEnvelope>, JournalError> {
-        self.read(move |db| {
-            let mut query = db.prepare_cached(
-                "SELECT first, last, base, hash, frame FROM envelopes WHERE stream = ?1 AND last > ?2 ORDER BY last",
-            )?;
-            let mut rows = query.query(params![stream.as_bytes(), to_sql(after)])?;
-            let mut found = Vec::new();
-            let mut size = 0;
-            while let Some(row) = rows.next()? {
-                let frame: Vec<u8> = row.get(4)?;
-                if !found.is_empty() && size + frame.len() > bytes {
-                    break;
-                }
-                size += frame.len();
-                found.push(StoredEnvelope {
-                    stream,
-                    first: from_sql(row.get(0)?),
-                    last: from_sql(row.get(1)?),
-                    base: from_sql(row.get(2)?),
-                    hash: row.get(3)?,
-                    frame: frame.into(),
-                });
-            }
-            Ok(found)
-        })
-        .await
+        self.read(move |db| read::envelopes(db, stream, after, bytes))
+            .await
     }
 
     /// Where each stream ends.
     pub(crate) async fn streams(&self) -> Result<Vec<(StreamId, StreamEnd)>, JournalError> {
-        self.read(|db| {
-            let mut query = db.prepare_cached("SELECT stream, head, hash, base FROM streams")?;
-            let rows = query.query_map([], |row| {
-                let end = StreamEnd {
-                    head: from_sql(row.get(1)?),
-                    hash: row.get(2)?,
-                    base: from_sql(row.get(3)?),
-                };
-                Ok((StreamId::from_bytes(row.get(0)?), end))
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.read(read::streams).await
     }
 
     /// Where a stream ends.
     pub(crate) async fn stream(&self, stream: StreamId) -> Result<Option<StreamEnd>, JournalError> {
-        self.read(move |db| {
-            let mut query =
-                db.prepare_cached("SELECT head, hash, base FROM streams WHERE stream = ?1")?;
-            let end = query.query_row([stream.as_bytes()], |row| {
-                Ok(StreamEnd {
-                    head: from_sql(row.get(0)?),
-                    hash: row.get(1)?,
-                    base: from_sql(row.get(2)?),
-                })
-            });
-            Ok(end.optional()?)
-        })
-        .await
+        self.read(move |db| Ok(read::end_of(db, stream)?.map(|(end, _)| end)))
+            .await
     }
 
     /// The hash of the envelope of a stream that ends at `last`.
@@ -280,14 +402,7 @@ impl Journal {
         stream: StreamId,
         last: u64,
     ) -> Result<Option<Hash>, JournalError> {
-        self.read(move |db| {
-            let mut query =
-                db.prepare_cached("SELECT hash FROM envelopes WHERE stream = ?1 AND last = ?2")?;
-            Ok(query
-                .query_row(params![stream.as_bytes(), to_sql(last)], |row| row.get(0))
-                .optional()?)
-        })
-        .await
+        self.read(move |db| read::hash_at(db, stream, last)).await
     }
 
     /// The content keys of a stream.
@@ -295,15 +410,7 @@ impl Journal {
         &self,
         stream: StreamId,
     ) -> Result<Vec<(u32, ContentKey)>, JournalError> {
-        self.read(move |db| {
-            let mut query =
-                db.prepare_cached("SELECT epoch, key FROM keys WHERE stream = ?1 ORDER BY epoch")?;
-            let rows = query.query_map([stream.as_bytes()], |row| {
-                Ok((row.get(0)?, ContentKey::from_bytes(row.get(1)?)))
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.read(move |db| read::keys(db, stream)).await
     }
 
     /// What became of a command, if it was ever decided, and which device sent it.
@@ -311,62 +418,27 @@ impl Journal {
         &self,
         id: CommandId,
     ) -> Result<Option<(Option<PeerId>, String)>, JournalError> {
-        self.read(move |db| {
-            let mut query =
-                db.prepare_cached("SELECT device, outcome FROM commands WHERE id = ?1")?;
-            let row = query.query_row([id.as_bytes()], |row| {
-                let device: Option<[u8; 16]> = row.get(0)?;
-                Ok((device.map(PeerId::from_bytes), row.get(1)?))
-            });
-            Ok(row.optional()?)
-        })
-        .await
+        self.read(move |db| read::command(db, id)).await
     }
 
     /// What became of a command, if it was ever decided.
     pub(crate) async fn outcome(&self, id: CommandId) -> Result<Option<String>, JournalError> {
-        self.read(move |db| {
-            let mut query = db.prepare_cached("SELECT outcome FROM commands WHERE id = ?1")?;
-            Ok(query
-                .query_row([id.as_bytes()], |row| row.get(0))
-                .optional()?)
-        })
-        .await
+        Ok(self.command(id).await?.map(|(_, outcome)| outcome))
     }
 
     /// Letters that the relay has not confirmed, oldest first.
     pub(crate) async fn letters(&self) -> Result<Vec<(CommandId, Bytes)>, JournalError> {
-        self.read(|db| {
-            let mut query = db.prepare_cached("SELECT id, frame FROM letters ORDER BY number")?;
-            let rows = query.query_map([], |row| {
-                let frame: Vec<u8> = row.get(1)?;
-                Ok((CommandId::from_bytes(row.get(0)?), frame.into()))
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.read(read::letters).await
     }
 
     /// How each session is started again.
     pub(crate) async fn sessions(&self) -> Result<Vec<(SessionId, String)>, JournalError> {
-        self.read(|db| {
-            let mut query =
-                db.prepare_cached("SELECT session, spec FROM sessions ORDER BY session")?;
-            let rows = query.query_map([], |row| {
-                Ok((SessionId::from_bytes(row.get(0)?), row.get(1)?))
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.read(read::sessions).await
     }
 
     /// A sealed blob.
     pub(crate) async fn blob(&self, name: [u8; 32]) -> Result<Option<Vec<u8>>, JournalError> {
-        self.read(move |db| {
-            let mut query = db.prepare_cached("SELECT bytes FROM blobs WHERE name = ?1")?;
-            Ok(query.query_row([name], |row| row.get(0)).optional()?)
-        })
-        .await
+        self.read(move |db| read::blob(db, name)).await
     }
 
     /// Moves everything into the one file, for whoever copies it. What is committed is safe without.
@@ -381,9 +453,24 @@ impl Journal {
     ) -> Result<T, JournalError> {
         let reader = Arc::clone(&self.reader);
         let run = move || query(&reader.lock().unwrap_or_else(PoisonError::into_inner));
-        farhelm_world::blocking(run)
+        let found = farhelm_world::blocking(run)
             .await
-            .map_err(|_| JournalError::Closed)?
+            .map_err(|_| JournalError::Closed)?;
+        if let Err(error) = &found {
+            self.note(error);
+        }
+        found
+    }
+
+    /// Remembers damage, and has the file checked whole at the next start.
+    fn note(&self, error: &JournalError) {
+        let broken = matches!(error, JournalError::Sqlite(error) if is_damage(error));
+        if let Some(damage) = error.damage() {
+            self.damages.note(damage);
+        }
+        if broken || error.damage().is_some() {
+            drop(std::fs::File::create(check::mark(&self.path)));
+        }
     }
 }
 
@@ -403,67 +490,4 @@ fn from_sql(number: i64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_committed_is_read_back_after_opening_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal.db");
-        let stream = StreamId::from_bytes([1; 16]);
-        {
-            let journal = Journal::open(&path).unwrap();
-            let ops = vec![
-                Op::Envelope(envelope(stream, 1, 2)),
-                Op::Envelope(envelope(stream, 3, 3)),
-            ];
-            journal.commit(ops).await.unwrap();
-        }
-        let journal = Journal::open(&path).unwrap();
-        let found = journal.envelopes(stream, 2, 1_000_000).await.unwrap();
-        assert_eq!(found, vec![envelope(stream, 3, 3)]);
-        assert_eq!(journal.stream(stream).await.unwrap().unwrap().head, 3);
-    }
-
-    #[tokio::test]
-    async fn an_envelope_that_does_not_continue_the_stream_is_refused_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&folder.path().join("journal.db")).unwrap();
-        let stream = StreamId::from_bytes([1; 16]);
-        let ops = vec![
-            Op::Blob {
-                name: [1; 32],
-                bytes: Bytes::from_static(b"x"),
-            },
-            Op::Envelope(envelope(stream, 2, 2)),
-        ];
-        assert!(journal.commit(ops).await.is_err());
-        assert_eq!(journal.blob([1; 32]).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn a_command_has_one_outcome_for_ever() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&folder.path().join("journal.db")).unwrap();
-        let id = CommandId::from_bytes([3; 16]);
-        let op = |outcome: &str| Op::Command {
-            id,
-            device: None,
-            outcome: outcome.to_owned(),
-        };
-        journal.commit(vec![op("first")]).await.unwrap();
-        assert!(journal.commit(vec![op("second")]).await.is_err());
-        assert_eq!(journal.outcome(id).await.unwrap().as_deref(), Some("first"));
-    }
-
-    fn envelope(stream: StreamId, first: u64, last: u64) -> StoredEnvelope {
-        StoredEnvelope {
-            stream,
-            first,
-            last,
-            base: 0,
-            hash: [7; 32],
-            frame: Bytes::from_static(b"frame"),
-        }
-    }
-}
+mod tests;

@@ -178,6 +178,8 @@ pub(crate) struct SessionActor {
     live_due: Option<tokio::time::Instant>,
     whole_due: tokio::time::Instant,
     stop: tokio_util::sync::CancellationToken,
+    /// Why nothing could be written, until the log says so.
+    paused: Option<crate::journal::health::Pause>,
 }
 
 impl SessionActor {
@@ -222,6 +224,7 @@ impl SessionActor {
             live_due: None,
             whole_due: tokio::time::Instant::now(),
             stop,
+            paused: None,
         };
         (actor, handle)
     }
@@ -315,6 +318,7 @@ impl SessionActor {
             }
         }
         let effects = self.commit(batch).await?;
+        self.note_pause().await?;
         self.act_all(effects).await?;
         if self.live_due.is_none() {
             self.show_live();
@@ -558,6 +562,11 @@ impl SessionActor {
             self.whole_due = at + WHOLE_EVERY;
             live.push(whole);
         }
+        self.send_live(live);
+    }
+
+    /// Shows something that is not in the log.
+    fn send_live(&mut self, live: Vec<Live>) {
         if let Ok(json) = serde_json::to_vec(&live)
             && let Some(frame) = self.writer.seal_live(&json)
         {

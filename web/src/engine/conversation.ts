@@ -8,6 +8,7 @@ import { absorb, applyEvent, EMPTY_SESSION, isFinal } from './session';
 
 type Said = NonNullable<PromptRow['said']>;
 type Text = Extract<Live, { type: 'text' }>;
+type Paused = Extract<Live, { type: 'paused' }>;
 type Growing = { readonly after: number; readonly at: number; readonly live: Text };
 
 export class Conversation {
@@ -15,6 +16,8 @@ export class Conversation {
   readonly rows: Row[] = [];
   session: Session = EMPTY_SESSION;
   usage: Usage | null = null;
+  /** Why nothing happens: the host cannot write its log. Until the next event. */
+  paused: Paused | null = null;
   /** Whether `session` is the whole open state: it began at the first event or at a snapshot. */
   complete = false;
 
@@ -55,7 +58,8 @@ export class Conversation {
   /** Shows a delta that came after the event `after`. */
   applyLive(after: number, at: number, live: Live): void {
     if (live.type === 'text') this.#grow(after, at, live);
-    else this.#progress(after, at, live.tool);
+    else if (live.type === 'tool') this.#progress(after, at, live.tool);
+    else if (live.type === 'paused') this.paused = live;
   }
 
   /** Goes on with the messages that grow in `other`, which was built from fewer events. */

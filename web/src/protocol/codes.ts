@@ -72,4 +72,7 @@ export const CODES = [
 	{ number: 87, word: 'too_late', sentence: "the command has had its effect and cannot be taken back", retry: false },
 	{ number: 88, word: 'not_indeterminate', sentence: "what became of the first command is known; there is nothing to send again", retry: false },
 	{ number: 89, word: 'history_limited', sentence: "the relay does not have that part of the log any more; the host has it", retry: true },
+	{ number: 90, word: 'disk_full', sentence: "the disk is full; free some space there, and what waits goes on by itself", retry: true },
+	{ number: 92, word: 'history_damaged', sentence: "a part of this log was damaged on the host's disk and is lost", retry: false },
+	{ number: 93, word: 'history_dropped', sentence: "the oldest part of this log was dropped to keep the journal within its size", retry: false },
 ] as const;

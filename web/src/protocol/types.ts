@@ -421,7 +421,13 @@ offset: number,
 /** The words from there. */
 text: string, } | { "type": "tool", 
 /** What is different. */
-tool: ToolPatch, };
+tool: ToolPatch, } | { "type": "paused", 
+/** `disk_full` or `journal_failed`. */
+code: string, 
+/** Since when. */
+since: Timestamp, 
+/** What is wrong and what to do. */
+text: string, };
 
 export type Session = { 
 /** What the state is written as. */

@@ -107,11 +107,7 @@ impl Daemon {
         letter: &Letter,
     ) -> Result<(), JournalError> {
         let Some(handle) = self.sessions.get(&session) else {
-            let code = if self.fleet.sessions.contains_key(&session) {
-                Code::SessionEnded
-            } else {
-                Code::SessionNotFound
-            };
+            let code = self.why_absent(session);
             return self.refuse(asker, Rejection::new(code)).await;
         };
         fail::point("host.letters.before_handed_on");

@@ -130,7 +130,10 @@ impl Daemon {
         all_ops.extend(ops);
         let letters: Vec<_> = all_ops.iter().filter_map(letter_of).collect();
         fail::point("host.log.before_commit");
-        self.shared.journal.commit(all_ops).await?;
+        self.shared
+            .journal
+            .commit_in_time(all_ops, &self.stop)
+            .await?;
         fail::point("host.log.after_commit");
         if let Some(roster) = self.next_roster.take() {
             self.roster = roster;

@@ -9,7 +9,7 @@ use farhelm_core::roster::{Change, Roster};
 use farhelm_link::clock::now;
 use farhelm_link::rng::random;
 use farhelm_proto::limits::OPEN_OFFERS;
-use farhelm_proto::{Code, CommandId, OfferId, PeerId, StreamId, Timestamp};
+use farhelm_proto::{Code, CommandId, OfferId, PeerId, SessionId, StreamId, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
@@ -32,12 +32,7 @@ impl Daemon {
             return Ok(());
         };
         let Some(handle) = self.sessions.get(&session) else {
-            let known = self.fleet.sessions.contains_key(&session);
-            let code = if known {
-                Code::SessionEnded
-            } else {
-                Code::SessionNotFound
-            };
+            let code = self.why_absent(session);
             drop(reply.send(refused(Rejection::new(code))));
             return Ok(());
         };
@@ -58,6 +53,17 @@ impl Daemon {
         }
         // When it does not fit, the reply's end is dropped with it, and the asker is told.
         Ok(())
+    }
+
+    /// Why a session takes no wishes.
+    pub(super) fn why_absent(&self, session: SessionId) -> Code {
+        if self.unreadable.contains_key(&session) {
+            Code::HistoryDamaged
+        } else if self.fleet.sessions.contains_key(&session) {
+            Code::SessionEnded
+        } else {
+            Code::SessionNotFound
+        }
     }
 
     /// Decides and carries out a wish to the host. What became of it is in the commit of its

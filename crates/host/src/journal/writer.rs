@@ -1,110 +1,180 @@
 //! The journal's one writer: takes what waits, writes it in one transaction, tells everybody.
+//!
+//! A write that failed below SQLite is never tried again on the same connection: the system may
+//! have dropped pages that it could not write, and the next success would say nothing about them.
+//! The failed commit is answered as failed, the file is opened anew, and a small record of ours is
+//! committed first, over the place where the failed one might stand.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use farhelm_link::clock::now;
 use rusqlite::{Connection, Transaction, params};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{Job, JournalError, Op, StoredEnvelope, to_sql};
+use super::health::Health;
+use super::sum::Tallies;
+use super::{Job, JournalError, Op, StoredEnvelope, check, schema, sum, to_sql};
 
 /// Jobs in one transaction, at most.
 const GROUP: usize = 256;
+/// The note that a write failed and the file was opened anew.
+const WRITE_FAILED: &str = "write_failed";
 
-/// Migrations; the index of the next one is the version. Append only.
-const MIGRATIONS: &[&str] = &["
-    -- Where each stream ends; changes with every envelope.
-    CREATE TABLE streams (stream BLOB PRIMARY KEY, head INTEGER NOT NULL, hash BLOB NOT NULL, base INTEGER NOT NULL);
-    -- Sealed envelopes, byte for byte as the relay gets them.
-    CREATE TABLE envelopes (
-        stream BLOB NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-        base INTEGER NOT NULL, hash BLOB NOT NULL, frame BLOB NOT NULL
-    );
-    CREATE UNIQUE INDEX envelopes_by_end ON envelopes (stream, last);
-    -- Content keys by epoch.
-    CREATE TABLE keys (stream BLOB NOT NULL, epoch INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (stream, epoch));
-    -- What became of each command; an id is decided once, for ever.
-    CREATE TABLE commands (id BLOB PRIMARY KEY, device BLOB, outcome TEXT NOT NULL);
-    -- Letters on their way out.
-    CREATE TABLE letters (number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, peer BLOB NOT NULL, frame BLOB NOT NULL);
-    -- How each session is started again: agent, folder, environment.
-    CREATE TABLE sessions (session BLOB PRIMARY KEY, spec TEXT NOT NULL);
-    CREATE TABLE blobs (name BLOB PRIMARY KEY, bytes BLOB NOT NULL);
-"];
-
-/// Opens the file for writing and brings it to the current version.
-pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
+/// A connection that knows our sums.
+pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
     restrict(path);
-    set_up(Connection::open(path)?)
-}
-
-/// Brings a database to the current version.
-pub(super) fn set_up(mut db: Connection) -> Result<Connection, JournalError> {
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    db.pragma_update(None, "synchronous", "FULL")?;
+    let db = Connection::open(path)?;
     db.busy_timeout(std::time::Duration::from_secs(10))?;
-    let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    if version > known || version < 0 {
-        return Err(JournalError::Version(version));
-    }
-    let done = usize::try_from(version).unwrap_or(0);
-    for (index, migration) in MIGRATIONS.iter().enumerate().skip(done) {
-        fail::point("host.journal.before_migration");
-        let step = db.transaction()?;
-        step.execute_batch(migration)?;
-        fail::point("host.journal.in_migration");
-        step.pragma_update(
-            None,
-            "user_version",
-            i64::try_from(index + 1).unwrap_or(i64::MAX),
-        )?;
-        step.commit()?;
-        fail::point("host.journal.after_migration");
-    }
+    sum::teach(&db)?;
     Ok(db)
 }
 
-/// Writes until nobody can send any more.
-pub(super) fn run(mut db: Connection, mut jobs: mpsc::Receiver<Job>) {
-    let mut group = Vec::with_capacity(GROUP);
-    while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
-        fail::point("host.journal.before_group");
-        match write_group(&mut db, &group) {
-            Ok(()) => group.drain(..).for_each(|job| {
-                fail::point("host.journal.before_told");
-                drop(job.done.send(Ok(())));
-            }),
-            // One job's failure must not fail its neighbours: each alone.
-            Err(_) => {
-                for job in group.drain(..) {
-                    let result = write_group(&mut db, std::slice::from_ref(&job));
-                    drop(
-                        job.done
-                            .send(result.map_err(|error| (error, Some(job.ops)))),
-                    );
+/// A journal that can be used.
+pub(super) struct Opened {
+    pub(super) db: Connection,
+    pub(super) tallies: Tallies,
+    /// The tables that have lost records.
+    pub(super) lost: Vec<&'static str>,
+}
+
+/// Opens the file for writing: checks it, saves what can be saved when it is damaged, and brings
+/// it to the version of this program.
+pub(super) fn open(path: &Path) -> Result<Opened, JournalError> {
+    // SQLite takes less than this for a file that nothing was written to yet.
+    if std::fs::metadata(path).is_ok_and(|file| (1..512).contains(&file.len())) {
+        return Err(JournalError::Corrupt("the file was cut off"));
+    }
+    let mut db = connect(path)?;
+    schema::version(&db)?;
+    if check::is_due(path) && !check::is_sound(&db) {
+        drop(db);
+        db = check::rescue(path)?;
+    }
+    prepare(&db)?;
+    schema::migrate(&mut db)?;
+    let (tallies, lost) = check::settle(&mut db)?;
+    std::fs::remove_file(check::mark(path)).unwrap_or_default();
+    Ok(Opened { db, tallies, lost })
+}
+
+fn prepare(db: &Connection) -> Result<(), JournalError> {
+    schema::version(db)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    Ok(())
+}
+
+/// How often the writer went to the disk.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Transactions, each with one `fsync` of the log.
+    pub(super) commits: AtomicU64,
+    /// What was written in them.
+    pub(super) ops: AtomicU64,
+}
+
+/// The writer and what it knows.
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    /// Nothing after a failure, until it was opened anew.
+    pub(super) db: Option<Connection>,
+    pub(super) tallies: Tallies,
+    pub(super) health: watch::Sender<Health>,
+    pub(super) counts: Arc<Counts>,
+}
+
+impl Writer {
+    /// Writes until nobody can send any more.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut group = Vec::with_capacity(GROUP);
+        while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
+            fail::point("host.journal.before_group");
+            match self.write_group(&group) {
+                Ok(()) => group.drain(..).for_each(|job| {
+                    fail::point("host.journal.before_told");
+                    drop(job.done.send(Ok(())));
+                }),
+                Err(error) if self.db.is_none() => {
+                    group.drain(..).for_each(|job| job.fail(error.clone()));
+                }
+                // One job's failure must not fail its neighbours: each alone.
+                Err(_) => {
+                    for job in group.drain(..) {
+                        match self.write_group(std::slice::from_ref(&job)) {
+                            Ok(()) => drop(job.done.send(Ok(()))),
+                            Err(error) => job.fail(error),
+                        }
+                    }
                 }
             }
         }
     }
-}
 
-fn write_group(db: &mut Connection, group: &[Job]) -> Result<(), JournalError> {
-    write_all(db, group.iter().flat_map(|job| &job.ops))
+    pub(super) fn write_group(&mut self, group: &[Job]) -> Result<(), JournalError> {
+        let written = self.try_write(group);
+        match &written {
+            Ok(()) => Health::sound(&self.health),
+            Err(error) if error.is_full() => Health::failed(&self.health, &self.path, error),
+            Err(error) if error.is_broken() => {
+                tracing::error!(%error, "the journal could not be written; it is opened anew");
+                self.db = None;
+                Health::failed(&self.health, &self.path, error);
+            }
+            Err(_) => {}
+        }
+        written
+    }
+
+    fn try_write(&mut self, group: &[Job]) -> Result<(), JournalError> {
+        let mut db = match self.db.take() {
+            Some(db) => db,
+            None => self.reopen()?,
+        };
+        let result = self.transact(&mut db, group);
+        self.db = Some(db);
+        result
+    }
+
+    fn transact(&mut self, db: &mut Connection, group: &[Job]) -> Result<(), JournalError> {
+        write_all(db, &mut self.tallies, group.iter().flat_map(|job| &job.ops))?;
+        let ops: usize = group.iter().map(|job| job.ops.len()).sum();
+        self.counts.commits.fetch_add(1, Ordering::Relaxed);
+        self.counts.ops.fetch_add(ops as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<Connection, JournalError> {
+        let db = connect(&self.path)?;
+        prepare(&db)?;
+        fail::error("host.journal.reopened").map_err(|error| injected(&error))?;
+        db.execute(
+            "INSERT OR REPLACE INTO notes VALUES (?1, ?2)",
+            params![WRITE_FAILED, to_sql(now().0)],
+        )?;
+        self.tallies = Tallies::load(&db)?;
+        Ok(db)
+    }
 }
 
 /// Writes all of it, or nothing.
 pub(super) fn write_all<'a>(
     db: &mut Connection,
+    tallies: &mut Tallies,
     ops: impl IntoIterator<Item = &'a Op>,
 ) -> Result<(), JournalError> {
+    let mut after = tallies.clone();
     let step = db.transaction()?;
     for op in ops {
         fail::point("host.journal.before_write");
-        write(&step, op)?;
+        write(&step, op, &mut after)?;
     }
+    after.store(&step, tallies)?;
     fail::error("host.journal.before_commit").map_err(|error| injected(&error))?;
     step.commit()?;
     fail::point("host.journal.after_commit");
+    *tallies = after;
     Ok(())
 }
 
@@ -119,88 +189,144 @@ fn injected(error: &std::io::Error) -> JournalError {
     rusqlite::Error::SqliteFailure(failure, Some(error.to_string())).into()
 }
 
-fn write(db: &Transaction<'_>, op: &Op) -> Result<(), JournalError> {
-    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<usize, JournalError> {
-        Ok(db.prepare_cached(sql)?.execute(values)?)
+/// The sums of the records that a statement wrote or removed.
+fn sums(
+    db: &Transaction<'_>,
+    sql: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<i64>, JournalError> {
+    let mut query = db.prepare_cached(sql)?;
+    let sums = query.query_map(values, |row| row.get(0))?;
+    Ok(sums.collect::<Result<_, _>>()?)
+}
+
+fn write(db: &Transaction<'_>, op: &Op, tallies: &mut Tallies) -> Result<(), JournalError> {
+    let mut add = |table, sql, values: &[&dyn rusqlite::ToSql]| -> Result<(), JournalError> {
+        for sum in sums(db, sql, values)? {
+            tallies.of(table).add(sum);
+        }
+        Ok(())
     };
     match op {
-        Op::Envelope(envelope) => return write_envelope(db, envelope),
-        Op::Key { stream, epoch, key } => run(
-            "INSERT INTO keys VALUES (?1, ?2, ?3)",
+        Op::Envelope(envelope) => write_envelope(db, envelope),
+        Op::Mend(envelope) => mend(db, envelope),
+        Op::Key { stream, epoch, key } => add(
+            "keys",
+            "INSERT INTO keys VALUES (?1, ?2, ?3, record_sum('keys', ?1, ?2, ?3)) RETURNING sum",
             &[stream.as_bytes(), epoch, key.expose()],
-        )?,
+        ),
         Op::Command {
             id,
             device,
             outcome,
         } => {
             let device = device.map(|device| *device.as_bytes());
-            run(
-                "INSERT INTO commands VALUES (?1, ?2, ?3)",
+            add(
+                "commands",
+                "INSERT INTO commands VALUES (?1, ?2, ?3, record_sum('commands', ?1, ?2, ?3)) RETURNING sum",
                 &[id.as_bytes(), &device, outcome],
-            )?
+            )
         }
-        Op::CommandMoved { id, outcome } => run(
-            "UPDATE commands SET outcome = ?2 WHERE id = ?1",
-            &[id.as_bytes(), outcome],
-        )?,
-        Op::Letter { id, to, frame } => run(
-            "INSERT OR IGNORE INTO letters (id, peer, frame) VALUES (?1, ?2, ?3)",
+        Op::CommandMoved { id, outcome } => {
+            let sql = "SELECT sum FROM commands WHERE id = ?1";
+            remove(db, tallies, "commands", sql, &[id.as_bytes()])?;
+            let sql = "UPDATE commands SET outcome = ?2, sum = record_sum('commands', id, device, ?2) WHERE id = ?1 RETURNING sum";
+            for sum in sums(db, sql, &[id.as_bytes(), outcome])? {
+                tallies.of("commands").add(sum);
+            }
+            Ok(())
+        }
+        Op::Letter { id, to, frame } => add(
+            "letters",
+            "INSERT OR IGNORE INTO letters (id, peer, frame, sum) VALUES (?1, ?2, ?3, record_sum('letters', ?1, ?2, ?3)) RETURNING sum",
             &[id.as_bytes(), to.as_bytes(), &frame.as_ref()],
-        )?,
-        Op::LetterPosted { id } => run("DELETE FROM letters WHERE id = ?1", &[id.as_bytes()])?,
-        Op::LettersDropped { to } => run("DELETE FROM letters WHERE peer = ?1", &[to.as_bytes()])?,
-        Op::Session { session, spec } => run(
-            "INSERT OR REPLACE INTO sessions VALUES (?1, ?2)",
-            &[session.as_bytes(), spec],
-        )?,
-        Op::Blob { name, bytes } => run(
-            "INSERT OR IGNORE INTO blobs VALUES (?1, ?2)",
-            &[name, &bytes.as_ref()],
-        )?,
-    };
+        ),
+        Op::LetterPosted { id } => {
+            let sql = "DELETE FROM letters WHERE id = ?1 RETURNING sum";
+            remove(db, tallies, "letters", sql, &[id.as_bytes()])
+        }
+        Op::LettersDropped { to } => {
+            let sql = "DELETE FROM letters WHERE peer = ?1 RETURNING sum";
+            remove(db, tallies, "letters", sql, &[to.as_bytes()])
+        }
+        Op::Session { session, spec } => {
+            let sql = "DELETE FROM sessions WHERE session = ?1 RETURNING sum";
+            remove(db, tallies, "sessions", sql, &[session.as_bytes()])?;
+            let sql = "INSERT INTO sessions VALUES (?1, ?2, record_sum('sessions', ?1, ?2)) RETURNING sum";
+            for sum in sums(db, sql, &[session.as_bytes(), spec])? {
+                tallies.of("sessions").add(sum);
+            }
+            Ok(())
+        }
+        Op::Blob { name, bytes } => {
+            db.prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2)")?
+                .execute(params![name, bytes.as_ref()])?;
+            Ok(())
+        }
+    }
+}
+
+fn remove(
+    db: &Transaction<'_>,
+    tallies: &mut Tallies,
+    table: &'static str,
+    sql: &str,
+    values: &[&dyn rusqlite::ToSql],
+) -> Result<(), JournalError> {
+    for sum in sums(db, sql, values)? {
+        tallies.of(table).remove(sum);
+    }
     Ok(())
 }
 
 /// An envelope is written only where the stream ends.
 fn write_envelope(db: &Transaction<'_>, envelope: &StoredEnvelope) -> Result<(), JournalError> {
     let stream = envelope.stream.as_bytes();
-    let end = params![
-        stream,
-        to_sql(envelope.last),
-        envelope.hash,
-        to_sql(envelope.base),
-        to_sql(envelope.first.saturating_sub(1)),
-    ];
+    let (last, base) = (to_sql(envelope.last), to_sql(envelope.base));
     let advanced = if envelope.first == 1 {
-        let first = params![
-            stream,
-            to_sql(envelope.last),
-            envelope.hash,
-            to_sql(envelope.base)
-        ];
-        db.prepare_cached("INSERT OR IGNORE INTO streams VALUES (?1, ?2, ?3, ?4)")?
-            .execute(first)?
-    } else {
         db.prepare_cached(
-            "UPDATE streams SET head = ?2, hash = ?3, base = ?4 WHERE stream = ?1 AND head = ?5",
+            "INSERT OR IGNORE INTO streams VALUES (?1, ?2, ?3, ?4, 0, record_sum('streams', ?1, ?2, ?3, ?4, 0))",
         )?
-        .execute(end)?
+        .execute(params![stream, last, envelope.hash, base])?
+    } else {
+        let before = to_sql(envelope.first.saturating_sub(1));
+        db.prepare_cached(
+            "UPDATE streams SET head = ?2, hash = ?3, base = ?4, sum = record_sum('streams', ?1, ?2, ?3, ?4, floor)
+             WHERE stream = ?1 AND head = ?5",
+        )?
+        .execute(params![stream, last, envelope.hash, base, before])?
     };
     if advanced != 1 {
         return Err(JournalError::Corrupt(
             "an envelope does not continue its stream",
         ));
     }
-    db.prepare_cached("INSERT INTO envelopes VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+    insert(db, envelope)
+}
+
+/// Puts an envelope back that was lost inside of its stream.
+fn mend(db: &Transaction<'_>, envelope: &StoredEnvelope) -> Result<(), JournalError> {
+    db.prepare_cached("DELETE FROM envelopes WHERE stream = ?1 AND last >= ?2 AND first <= ?3")?
         .execute(params![
-            stream,
+            envelope.stream.as_bytes(),
             to_sql(envelope.first),
             to_sql(envelope.last),
-            to_sql(envelope.base),
-            envelope.hash,
-            envelope.frame.as_ref(),
         ])?;
+    insert(db, envelope)
+}
+
+fn insert(db: &Transaction<'_>, envelope: &StoredEnvelope) -> Result<(), JournalError> {
+    db.prepare_cached(
+        "INSERT INTO envelopes VALUES (?1, ?2, ?3, ?4, ?5, ?6, record_sum('envelopes', ?1, ?2, ?3, ?4, ?5, ?6))",
+    )?
+    .execute(params![
+        envelope.stream.as_bytes(),
+        to_sql(envelope.first),
+        to_sql(envelope.last),
+        to_sql(envelope.base),
+        envelope.hash,
+        envelope.frame.as_ref(),
+    ])?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use farhelm_proto::letter::Kind;
 
 use super::{Reply, Seen, SessionActor, summarise};
 use crate::clip::{shrink_ask, shrink_tool};
+use crate::journal::health::{Health, Pause};
 use crate::journal::{JournalError, Op, StoredEnvelope};
 use crate::stream::letter_op;
 
@@ -24,8 +25,8 @@ use crate::stream::letter_op;
 const SNAPSHOT_EVERY: u64 = 256;
 /// Bytes of JSON in one envelope, about.
 const ENVELOPE_JSON: usize = 256 * 1024;
-/// How long a full disk is waited for before the next try.
-const DISK_RETRY: Duration = Duration::from_secs(1);
+/// How often it is said that the disk takes nothing, for readers that came late.
+const PAUSE_SHOWN_EVERY: Duration = Duration::from_secs(2);
 
 /// What a group of inputs came to.
 #[derive(Default)]
@@ -243,23 +244,51 @@ impl SessionActor {
         letter_op(&self.shared.host, keys, Kind::Receipt, &body, None)
     }
 
-    /// Commits; waits as long as the disk is full.
-    async fn write(&self, ops: Vec<Op>) -> Result<(), JournalError> {
-        let mut ops = Some(ops);
+    /// Commits; waits as long as the disk takes nothing, and tells everybody who looks.
+    async fn write(&mut self, ops: Vec<Op>) -> Result<(), JournalError> {
+        let (journal, stop) = (self.shared.journal.clone(), self.stop.clone());
+        let mut health = journal.health();
+        let mut write = std::pin::pin!(journal.commit_in_time(ops, &stop));
         loop {
-            let Some(batch) = ops.take() else {
-                return Ok(());
-            };
-            match self.shared.journal.try_commit(batch).await {
-                Ok(()) => return Ok(()),
-                Err((JournalError::Sqlite(error), Some(again))) => {
-                    tracing::error!(session = %self.id, %error, "journal cannot be written; the session waits");
-                    ops = Some(again);
-                    tokio::time::sleep(DISK_RETRY).await;
+            tokio::select! {
+                biased;
+                written = &mut write => return written,
+                () = tokio::time::sleep(PAUSE_SHOWN_EVERY) => {
+                    if let Health::Paused(pause) = health.borrow_and_update().clone() {
+                        self.show_pause(pause);
+                    }
                 }
-                Err((error, _)) => return Err(error),
             }
         }
+    }
+
+    /// Says on the live lane why nothing happens: the log cannot.
+    fn show_pause(&mut self, pause: Pause) {
+        if self.paused.is_none() {
+            tracing::error!(session = %self.id, text = pause.text, "the session waits");
+        }
+        let live = Live::Paused {
+            code: pause.code,
+            since: pause.since,
+            text: pause.text.clone(),
+        };
+        self.paused = Some(pause);
+        self.send_live(vec![live]);
+    }
+
+    /// Notes in the log that the session waited, once it does not any more.
+    pub(super) async fn note_pause(&mut self) -> Result<(), JournalError> {
+        let Some(pause) = self.paused.take() else {
+            return Ok(());
+        };
+        let seconds = now().0.saturating_sub(pause.since.0) / 1000;
+        let text = format!("nothing could be written for {seconds} s: {}", pause.text);
+        let code = pause.code;
+        let mut batch = Batch::default();
+        self.decide_said(Said::Notice { code, text }, &mut batch);
+        let effects = self.commit(batch).await?;
+        debug_assert!(effects.is_empty());
+        Ok(())
     }
 
     fn show(&mut self, records: Vec<Record>) {
