@@ -2,31 +2,38 @@
 //! to the daemon, and never makes anybody wait. The journal is the truth; what does not fit into
 //! the queue here is read from it again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use farhelm_core::keys::Identity;
 use farhelm_link::driver::{Link, LinkEvent, LinkOptions, Way};
 use farhelm_proto::frame::{
-    CloseOffer, Frame, Locate, Located, Members, OpenOffer, PutBlob, Taken, WantBlob,
+    CloseOffer, Frame, Locate, Located, Members, OpenOffer, Problem, PutBlob, Taken, WantBlob,
 };
 use farhelm_proto::letter::Letter;
 use farhelm_proto::{Code, CommandId, OfferId, PeerId, StreamId, Timestamp};
 use tokio::sync::{mpsc, watch};
 
+use self::mend::{Came, Mending};
+use self::queue::{Line, Queue};
+use self::rest::Rest;
+use self::sent::Sent;
 use crate::journal::{Journal, JournalError, Op, StoredEnvelope};
+
+mod mend;
+mod queue;
+mod rest;
+mod sent;
 
 /// Inputs that may wait; beyond that the journal is read again.
 const WAITING: usize = 1024;
-/// Frames in the outgoing queue below which more is read from the journal.
-const LOW: usize = 32;
+/// Bytes of envelopes among them; beyond that only their stream is named.
+const WAITING_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes read from the journal at a time.
 const CHUNK: usize = 512 * 1024;
-/// Frames in the outgoing queue above which live frames are dropped.
-const HIGH: usize = 512;
-
 /// What the relay link is doing, as people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RelayState {
@@ -48,6 +55,8 @@ pub(crate) enum RelayState {
 #[derive(Debug)]
 enum Input {
     Publish(StoredEnvelope),
+    /// The journal has more of this stream.
+    Behind(StreamId),
     Live(Bytes),
     Letter(Bytes),
     Taken(PeerId, CommandId),
@@ -70,8 +79,9 @@ pub(crate) enum Mail {
 pub(crate) struct Uplink {
     inputs: mpsc::Sender<Input>,
     lagging: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
     state: watch::Receiver<RelayState>,
-    sent: Arc<Mutex<BTreeMap<StreamId, u64>>>,
+    sent: Sent,
 }
 
 /// The actor behind [`Uplink`].
@@ -79,13 +89,18 @@ pub(crate) struct UplinkActor {
     journal: Journal,
     inputs: mpsc::Receiver<Input>,
     lagging: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
     state: watch::Sender<RelayState>,
     letters_in: mpsc::Sender<Mail>,
     streams: BTreeMap<StreamId, Position>,
-    /// How far each stream was handed to the relay on this connection.
-    sent: Arc<Mutex<BTreeMap<StreamId, u64>>>,
+    sent: Sent,
     behind: BTreeSet<StreamId>,
-    queue: VecDeque<Bytes>,
+    /// The stream that was filled up last; the others come before it again.
+    filled: Option<StreamId>,
+    queue: Queue,
+    rest: Rest,
+    mending: Mending,
+    own: StreamId,
     members: Option<Members>,
     offers: BTreeMap<OfferId, Timestamp>,
     is_up: bool,
@@ -104,21 +119,31 @@ enum Position {
 
 impl Uplink {
     /// Makes the two halves.
-    pub(crate) fn new(journal: Journal, letters_in: mpsc::Sender<Mail>) -> (Self, UplinkActor) {
+    pub(crate) fn new(
+        journal: Journal,
+        own: StreamId,
+        letters_in: mpsc::Sender<Mail>,
+    ) -> (Self, UplinkActor) {
         let (sender, inputs) = mpsc::channel(WAITING);
         let (state, state_seen) = watch::channel(RelayState::Connecting);
         let lagging = Arc::new(AtomicBool::new(false));
-        let sent = Arc::new(Mutex::new(BTreeMap::new()));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let sent = Sent::default();
         let actor = UplinkActor {
             journal,
             inputs,
             lagging: Arc::clone(&lagging),
+            waiting: Arc::clone(&waiting),
             state,
             letters_in,
             streams: BTreeMap::new(),
-            sent: Arc::clone(&sent),
+            sent: sent.clone(),
             behind: BTreeSet::new(),
-            queue: VecDeque::new(),
+            filled: None,
+            queue: Queue::default(),
+            rest: Rest::default(),
+            mending: Mending::default(),
+            own,
             members: None,
             offers: BTreeMap::new(),
             is_up: false,
@@ -127,6 +152,7 @@ impl Uplink {
             Self {
                 inputs: sender,
                 lagging,
+                waiting,
                 state: state_seen,
                 sent,
             },
@@ -139,18 +165,24 @@ impl Uplink {
         self.state.clone()
     }
 
-    /// How far each stream was handed to the relay on this connection. A letter that is given to
+    /// How far each stream was written to the relay on this connection. A letter that is given to
     /// the uplink afterwards arrives there after it.
     pub(crate) fn sent(&self) -> BTreeMap<StreamId, u64> {
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.sent.heads()
     }
 
     /// A durable envelope is to be sent.
     pub(crate) fn publish(&self, envelope: StoredEnvelope) {
-        self.offer(Input::Publish(envelope));
+        let bytes = envelope.frame.len();
+        let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes <= WAITING_BYTES || before == 0 {
+            if !self.offer(Input::Publish(envelope)) {
+                self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        } else {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.offer(Input::Behind(envelope.stream));
+        }
     }
 
     /// A live envelope is to be sent, if there is room.
@@ -183,10 +215,12 @@ impl Uplink {
         self.offer(Input::CloseOffer(offer, keep));
     }
 
-    fn offer(&self, input: Input) {
-        if self.inputs.try_send(input).is_err() {
+    fn offer(&self, input: Input) -> bool {
+        let taken = self.inputs.try_send(input).is_ok();
+        if !taken {
             self.lagging.store(true, Ordering::Release);
         }
+        taken
     }
 }
 
@@ -195,27 +229,64 @@ impl UplinkActor {
     pub(crate) async fn run(mut self, options: LinkOptions) -> Result<(), JournalError> {
         let identity = Arc::clone(&options.identity);
         let (link, mut events) = Link::start(options);
+        let mut damages = self.journal.damages().watch();
         loop {
-            let front = self.queue.front().cloned().filter(|_| self.is_up);
-            tokio::select! {
+            let front = self.queue.front().filter(|_| self.is_up);
+            let due = self.rest.due();
+            let done = tokio::select! {
                 biased;
                 event = events.recv() => {
                     let Some(event) = event else { return Ok(()) };
-                    self.take_event(event, link.way(), &identity).await?;
+                    self.take_event(event, link.way(), &identity).await
                 }
                 input = self.inputs.recv() => {
                     let Some(input) = input else { return Ok(()) };
                     self.take_input(input);
+                    Ok(())
                 }
-                sent = send(&link, front) => {
-                    if sent { self.queue.pop_front(); } else { self.is_up = false; self.queue.clear(); }
+                Ok(()) = damages.changed() => self.ask_for_lost(&identity).await,
+                () = until(due), if due.is_some() => {
+                    for stream in self.rest.over(tokio::time::Instant::now()) {
+                        self.locate(stream);
+                    }
+                    Ok(())
                 }
-            }
+                (line, sent) = send(&link, front) => {
+                    if sent { self.queue.pop(line); } else { self.is_up = false; self.queue.clear(); }
+                    Ok(())
+                }
+            };
+            self.settle(done)?;
             if self.is_up && self.lagging.swap(false, Ordering::AcqRel) {
-                self.begin(&identity).await?;
+                let begun = self.begin(&identity).await;
+                self.settle(begun)?;
             }
-            self.refill().await?;
+            let filled = self.refill().await;
+            self.settle(filled)?;
         }
+    }
+
+    /// What cannot be read or written for the moment, or of one log, must not keep everything
+    /// else from the relay.
+    fn settle(&self, done: Result<(), JournalError>) -> Result<(), JournalError> {
+        match done {
+            Err(JournalError::Closed) => Err(JournalError::Closed),
+            Err(error) => {
+                tracing::warn!(%error, "something is not sent to the relay now");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Asks the relay for what the journal has lost.
+    async fn ask_for_lost(&mut self, identity: &Identity) -> Result<(), JournalError> {
+        if self.is_up {
+            for frame in self.mending.ask(&self.journal, identity).await? {
+                self.queue.push(Line::First, frame.to_bytes());
+            }
+        }
+        Ok(())
     }
 
     async fn take_event(
@@ -235,6 +306,7 @@ impl UplinkActor {
             }
             LinkEvent::Down { code, detail, .. } => {
                 self.is_up = false;
+                self.sent.forget();
                 self.queue.clear();
                 self.state.send_if_modified(|state| {
                     let since = match state {
@@ -252,7 +324,7 @@ impl UplinkActor {
                 });
                 Ok(())
             }
-            LinkEvent::Frame { frame, .. } => self.take_frame(frame).await,
+            LinkEvent::Frame { frame, .. } => self.take_frame(frame, identity).await,
         }
     }
 
@@ -262,26 +334,19 @@ impl UplinkActor {
         self.queue.clear();
         self.behind.clear();
         self.streams.clear();
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        let members = self.members.clone();
-        self.queue
-            .extend(members.map(|members| Frame::Members(members).to_bytes()));
-        for (offer, until) in &self.offers {
-            self.queue.push_back(
-                Frame::OpenOffer(OpenOffer {
-                    offer: *offer,
-                    until: *until,
-                })
-                .to_bytes(),
-            );
+        self.sent.forget();
+        self.rest.forget();
+        self.mending.forget();
+        if let Some(members) = self.members.clone() {
+            self.say(&Frame::Members(members));
         }
-        let letters = self.journal.letters().await?;
-        self.queue
-            .extend(letters.into_iter().map(|(_, frame)| frame));
-        let own: StreamId = identity.peer().into();
+        for (offer, until) in self.offers.clone() {
+            self.say(&Frame::OpenOffer(OpenOffer { offer, until }));
+        }
+        for (_, frame) in self.journal.letters().await? {
+            self.queue.push(Line::First, frame);
+        }
+        self.ask_for_lost(identity).await?;
         let mut streams: Vec<_> = self
             .journal
             .streams()
@@ -289,7 +354,7 @@ impl UplinkActor {
             .into_iter()
             .map(|(stream, _)| stream)
             .collect();
-        streams.sort_by_key(|stream| (*stream != own, std::cmp::Reverse(*stream)));
+        streams.sort_by_key(|stream| (*stream != self.own, std::cmp::Reverse(*stream)));
         for stream in streams {
             self.locate(stream);
         }
@@ -298,28 +363,51 @@ impl UplinkActor {
 
     fn locate(&mut self, stream: StreamId) {
         self.streams.insert(stream, Position::Asked);
-        self.queue
-            .push_back(Frame::Locate(Locate { stream }).to_bytes());
+        self.say(&Frame::Locate(Locate { stream }));
+    }
+
+    /// The line of a log: what the host's own says is never kept behind the others.
+    fn line_of(&self, stream: StreamId) -> Line {
+        if stream == self.own {
+            Line::First
+        } else {
+            Line::Bulk
+        }
     }
 
     fn take_input(&mut self, input: Input) {
         match input {
-            Input::Publish(envelope) => self.publish(envelope),
-            Input::Live(frame) if self.queue.len() < HIGH => self.push(frame),
+            Input::Publish(envelope) => {
+                self.waiting
+                    .fetch_sub(envelope.frame.len(), Ordering::Relaxed);
+                self.publish(envelope);
+            }
+            Input::Behind(stream) => match self.streams.get(&stream) {
+                None if self.is_up => self.locate(stream),
+                Some(Position::Next(_)) => drop(self.behind.insert(stream)),
+                None | Some(Position::Asked | Position::Forked) => {}
+            },
+            Input::Live(frame) if self.is_up && self.queue.has_room() => {
+                self.queue.push(Line::Bulk, frame);
+            }
             Input::Live(_) => {}
-            Input::Letter(frame) => self.push(frame),
-            Input::Taken(from, id) => self.push(Frame::Taken(Taken { from, id }).to_bytes()),
+            Input::Letter(frame) => {
+                if self.is_up {
+                    self.queue.push(Line::First, frame);
+                }
+            }
+            Input::Taken(from, id) => self.say(&Frame::Taken(Taken { from, id })),
             Input::Members(members) => {
                 self.members = Some(members.clone());
-                self.push(Frame::Members(members).to_bytes());
+                self.say(&Frame::Members(members));
             }
             Input::OpenOffer(offer, until) => {
                 self.offers.insert(offer, until);
-                self.push(Frame::OpenOffer(OpenOffer { offer, until }).to_bytes());
+                self.say(&Frame::OpenOffer(OpenOffer { offer, until }));
             }
             Input::CloseOffer(offer, keep) => {
                 self.offers.remove(&offer);
-                self.push(Frame::CloseOffer(CloseOffer { offer, keep }).to_bytes());
+                self.say(&Frame::CloseOffer(CloseOffer { offer, keep }));
             }
         }
     }
@@ -336,9 +424,9 @@ impl UplinkActor {
             Some(Position::Next(next))
                 if next == envelope.first && !self.behind.contains(&envelope.stream) =>
             {
-                if self.queue.len() < HIGH {
-                    self.is_sent(envelope.stream, envelope.last);
-                    self.queue.push_back(envelope.frame);
+                let line = self.line_of(envelope.stream);
+                if line == Line::First || self.queue.has_room() {
+                    self.send_on(line, envelope);
                 } else {
                     self.behind.insert(envelope.stream);
                 }
@@ -350,22 +438,22 @@ impl UplinkActor {
         }
     }
 
-    /// The relay has the stream so far, or has it in the queue.
-    fn is_sent(&mut self, stream: StreamId, head: u64) {
-        self.streams.insert(stream, Position::Next(head + 1));
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(stream, head);
+    /// Queues the next envelope of a stream.
+    fn send_on(&mut self, line: Line, envelope: StoredEnvelope) {
+        self.streams
+            .insert(envelope.stream, Position::Next(envelope.last + 1));
+        let frame = self.sent.mark(envelope);
+        self.queue.push(line, frame);
     }
 
-    fn push(&mut self, frame: Bytes) {
+    /// Says something that somebody waits for.
+    fn say(&mut self, frame: &Frame) {
         if self.is_up {
-            self.queue.push_back(frame);
+            self.queue.push(Line::First, frame.to_bytes());
         }
     }
 
-    async fn take_frame(&mut self, frame: Frame) -> Result<(), JournalError> {
+    async fn take_frame(&mut self, frame: Frame, identity: &Identity) -> Result<(), JournalError> {
         match frame {
             Frame::Located(located) => self.take_located(located).await?,
             Frame::Posted(posted) => {
@@ -393,14 +481,25 @@ impl UplinkActor {
                 if let (Some(id), Code::HostOffline) = (problem.letter, problem.code) {
                     drop(self.letters_in.send(Mail::Away(id)).await);
                 }
-                if let (Some(stream), Code::Gap | Code::StoreFailed) =
-                    (problem.stream, problem.code)
-                {
-                    self.locate(stream);
+                match (problem.stream, problem.code) {
+                    (Some(stream), Code::Gap) => self.locate(stream),
+                    // What comes is sent on and passed on; what was not stored, later.
+                    (Some(stream), Code::StoreFailed | Code::Full) => {
+                        self.rest.begin(stream, tokio::time::Instant::now());
+                    }
+                    (Some(_) | None, _) => {}
+                }
+                if let Some(request) = problem.request {
+                    self.mending.refused(request);
                 }
             }
-            Frame::Stored(_)
-            | Frame::Hello(_)
+            Frame::Page(page) => match self.mending.take(page, &self.journal, identity).await? {
+                Came::Nothing => {}
+                Came::Ask(frame) => self.say(&frame),
+                Came::Whole(stream) => self.locate(stream),
+            },
+            Frame::Stored(stored) => self.rest.end(stored.stream),
+            Frame::Hello(_)
             | Frame::Challenge(_)
             | Frame::Prove(_)
             | Frame::Welcome(_)
@@ -414,7 +513,6 @@ impl UplinkActor {
             | Frame::Subscribed(_)
             | Frame::Unsubscribe(_)
             | Frame::Fetch(_)
-            | Frame::Page(_)
             | Frame::Presence(_)
             | Frame::Taken(_)
             | Frame::OpenOffer(_)
@@ -443,7 +541,8 @@ impl UplinkActor {
             self.streams.insert(stream, Position::Forked);
             return Ok(());
         }
-        self.is_sent(stream, head);
+        self.streams.insert(stream, Position::Next(head + 1));
+        self.sent.located(stream, head);
         if ours.is_some_and(|ours| ours.head > head) {
             self.behind.insert(stream);
         }
@@ -453,21 +552,21 @@ impl UplinkActor {
     async fn give_blob(&mut self, wanted: WantBlob) -> Result<(), JournalError> {
         let name = *wanted.name;
         if let Some(bytes) = self.journal.blob(name).await? {
-            self.push(
-                Frame::PutBlob(PutBlob {
-                    name: name.into(),
-                    bytes: bytes.into(),
-                })
-                .to_bytes(),
-            );
+            let put = Frame::PutBlob(PutBlob {
+                name: name.into(),
+                bytes: bytes.into(),
+            });
+            self.queue.push(Line::Bulk, put.to_bytes());
+        } else {
+            self.say(&Frame::Problem(unknown_blob(wanted.request)));
         }
         Ok(())
     }
 
-    /// Reads what the relay lacks, a piece at a time.
+    /// Reads what the relay lacks, a piece at a time, each stream in its turn.
     async fn refill(&mut self) -> Result<(), JournalError> {
-        while self.is_up && self.queue.len() < LOW {
-            let Some(stream) = self.behind.first().copied() else {
+        while self.is_up && self.queue.is_low() {
+            let Some(stream) = self.next_behind() else {
                 return Ok(());
             };
             let Some(Position::Next(next)) = self.streams.get(&stream).copied() else {
@@ -475,28 +574,65 @@ impl UplinkActor {
                 continue;
             };
             fail::point("host.uplink.before_refill");
-            let envelopes = self.journal.envelopes(stream, next - 1, CHUNK).await?;
-            let Some(last) = envelopes.last() else {
-                self.behind.remove(&stream);
-                continue;
+            let read = self.journal.envelopes(stream, next - 1, CHUNK).await;
+            let envelopes = match read {
+                Ok(envelopes) if !envelopes.is_empty() => envelopes,
+                nothing => {
+                    self.behind.remove(&stream);
+                    nothing?;
+                    continue;
+                }
             };
-            self.is_sent(stream, last.last);
-            self.queue
-                .extend(envelopes.into_iter().map(|envelope| envelope.frame));
+            self.filled = Some(stream);
+            let line = self.line_of(stream);
+            for envelope in envelopes {
+                self.send_on(line, envelope);
+            }
         }
         Ok(())
+    }
+
+    /// The host's own log first, the others in turns.
+    fn next_behind(&self) -> Option<StreamId> {
+        if self.behind.contains(&self.own) {
+            return Some(self.own);
+        }
+        let after = self.filled.and_then(|filled| {
+            let after = (Bound::Excluded(filled), Bound::Unbounded);
+            self.behind.range(after).next()
+        });
+        after.or_else(|| self.behind.first()).copied()
     }
 }
 
 /// Sends one frame, or waits for ever when there is none. Says whether it went out.
-async fn send(link: &Link, frame: Option<Bytes>) -> bool {
-    match frame {
-        Some(frame) => {
-            fail::point("host.uplink.before_send");
-            let sent = link.send(frame).await.is_ok();
-            fail::point("host.uplink.after_send");
-            sent
-        }
+async fn send(link: &Link, frame: Option<(Line, Bytes)>) -> (Line, bool) {
+    let Some((line, frame)) = frame else {
+        return std::future::pending().await;
+    };
+    fail::point("host.uplink.before_send");
+    let sent = match line {
+        Line::First => link.send_first(frame).await,
+        Line::Bulk => link.send(frame).await,
+    };
+    fail::point("host.uplink.after_send");
+    (line, sent.is_ok())
+}
+
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+const fn unknown_blob(request: u64) -> Problem {
+    Problem {
+        code: Code::NotFound,
+        request: Some(request),
+        letter: None,
+        stream: None,
+        detail: None,
+        frame: None,
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::lanes::{Lanes, lanes};
 use crate::backoff::{Backoff, Ending};
 use crate::clock::Stopwatch;
 use crate::rng;
@@ -30,6 +31,7 @@ use crate::ways::{AGAIN, Ways};
 
 mod connection;
 mod handshake;
+mod lanes;
 
 /// Which relay, and as whom.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl Link {
         )
     }
 
-    /// Queues a frame; waits while the queue is full. Cancel-safe.
+    /// Queues a frame; waits while too much is queued. Cancel-safe.
     ///
     /// # Errors
     ///
@@ -115,7 +117,17 @@ impl Link {
     /// connection ends before it left.
     pub async fn send(&self, frame: Bytes) -> Result<(), NotConnected> {
         let open = self.outgoing.borrow().clone().ok_or(NotConnected)?;
-        open.queue.send(frame).await.map_err(|_| NotConnected)
+        open.lanes.send(frame).await
+    }
+
+    /// Queues a frame that overtakes what [`Link::send`] has queued. For short ones.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Link::send`].
+    pub async fn send_first(&self, frame: Bytes) -> Result<(), NotConnected> {
+        let open = self.outgoing.borrow().clone().ok_or(NotConnected)?;
+        open.lanes.send_first(frame).await
     }
 
     /// Whether there is a connection.
@@ -134,7 +146,7 @@ impl Link {
 /// An open connection, as those see it who send.
 #[derive(Clone, Debug)]
 struct Open {
-    queue: mpsc::Sender<Bytes>,
+    lanes: Lanes,
     way: Way,
 }
 
@@ -250,8 +262,8 @@ impl Driver {
         lasting.backoff.is_up(now);
         lasting.ways.worked(way, now);
         tracing::debug!(?way, "link up");
-        let (queue, outgoing) = mpsc::channel(QUEUE);
-        self.publish.send_replace(Some(Open { queue, way }));
+        let (lanes, queue) = lanes();
+        self.publish.send_replace(Some(Open { lanes, way }));
         if self
             .events
             .send(LinkEvent::Up(welcome.clone()))
@@ -263,7 +275,7 @@ impl Driver {
         let better = better_way(&target, lasting.trust.again());
         tokio::select! {
             biased;
-            end = connection::run(socket, &welcome, outgoing, &self.events, &mut lasting.watch) => end,
+            end = connection::run(socket, &welcome, queue, &self.events, &mut lasting.watch) => end,
             found = better, if way == Way::Http => {
                 lasting.ready = Some(found);
                 End {
@@ -363,5 +375,3 @@ pub const WATCHED_MILLIS: u64 = 4_000;
 const LOOK: Duration = Duration::from_millis(500);
 /// Events that wait for the owner before the link stops reading.
 const EVENTS: usize = 256;
-/// Frames that wait to be written before senders wait.
-const QUEUE: usize = 256;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::handshake::{broke, closed, end_by};
+use super::lanes::Queues;
 use super::{End, LinkEvent};
 use crate::backoff::Ending;
 use crate::clock::Stopwatch;
@@ -21,7 +22,7 @@ use crate::socket::{Broken, Frames, Life, Outlet, Route, Socket};
 pub(super) async fn run(
     socket: Socket,
     welcome: &Welcome,
-    mut queue: mpsc::Receiver<Bytes>,
+    mut queue: Queues,
     events: &mpsc::Sender<LinkEvent>,
     watch: &mut Stopwatch,
 ) -> End {
@@ -169,16 +170,13 @@ impl<'a> Reading<'a> {
 }
 
 /// The half that speaks.
-async fn write(
-    sink: &mut Outlet,
-    queue: &mut mpsc::Receiver<Bytes>,
-    own: &mut mpsc::Receiver<Frame>,
-) -> End {
+async fn write(sink: &mut Outlet, queue: &mut Queues, own: &mut mpsc::Receiver<Frame>) -> End {
     loop {
         let first = tokio::select! {
             biased;
             Some(frame) = own.recv() => frame.to_bytes(),
-            Some(bytes) = queue.recv() => bytes,
+            Some(bytes) = queue.first.recv() => bytes,
+            Some(bytes) = queue.bulk.recv() => bytes,
             else => return End::lost(Code::NotNow, "nobody sends"),
         };
         if let Err(error) = write_batch(sink, first, queue, own).await {
@@ -191,7 +189,7 @@ async fn write(
 async fn write_batch(
     sink: &mut Outlet,
     first: Bytes,
-    queue: &mut mpsc::Receiver<Bytes>,
+    queue: &mut Queues,
     own: &mut mpsc::Receiver<Frame>,
 ) -> Result<(), Broken> {
     let mut next = Some(first);
@@ -204,7 +202,8 @@ async fn write_batch(
             .try_recv()
             .map(|frame| frame.to_bytes())
             .ok()
-            .or_else(|| more.then(|| queue.try_recv().ok()).flatten());
+            .or_else(|| queue.first.try_recv().ok())
+            .or_else(|| more.then(|| queue.bulk.try_recv().ok()).flatten());
     }
     sink.flush().await
 }
