@@ -118,7 +118,7 @@ test('a refused decision can be made again; nothing is predicted before', async 
   const wish = engine.wishes()[0];
   if (wish === undefined) throw new Error('a wish');
   const stage = { kind: 'refused' as const, code: 'digest_mismatch' as const, text: '' };
-  const view = { id: wish.id, host: wish.host, command: wish.command, at: 1, stage };
+  const view = { id: wish.id, host: wish.host, command: wish.command, at: 1, stage, recalled: false };
   engine.say({ type: 'overview', overview: { ...OVERVIEW, wishes: [view] } });
   expect([model.stage, model.isOpen]).toEqual([stage, true]);
 });

@@ -108,7 +108,14 @@ export class Conversation {
       }
       case 'turn_started':
         this.#turnBegan = at;
-        this.#put({ kind: 'prompt', key, at, turn: event.turn, said: this.#said.get(event.prompt) ?? null });
+        this.#put({
+          kind: 'prompt',
+          key,
+          at,
+          turn: event.turn,
+          prompt: event.prompt,
+          said: this.#said.get(event.prompt) ?? null,
+        });
         return;
       case 'turn_ended': {
         this.#settleLive();

@@ -10,7 +10,7 @@ function isFinalDelivery(delivery: Delivery): boolean {
 }
 
 /** What `event` makes of wishes, in the state before it is applied. */
-function deliveries(
+export function deliveries(
   session: Session,
   cause: string | null,
   event: SessionEvent,

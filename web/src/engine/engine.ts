@@ -91,7 +91,11 @@ export class Engine {
     this.#world = world;
     this.#emit = emit;
     const send = (message: Bytes) => this.#link?.send(message) ?? false;
-    this.#outbox = new Outbox(identity, store, world, { changed: () => this.#touch(), send });
+    this.#outbox = new Outbox(identity, store, world, {
+      changed: () => this.#touch(),
+      send,
+      host: (peer) => this.#hosts.get(peer)?.row ?? null,
+    });
     this.#pairing = new Pairing(identity, store, world, {
       changed: () => this.#touch(),
       send,
@@ -134,8 +138,10 @@ export class Engine {
     const host = await Host.load(row, this.#store, this.#world.clock, {
       now: () => this.#world.clock.now(),
       changed: (session) => this.#touchSession(session),
-      caused: (commands) => {
-        for (const command of commands) this.#enqueue(() => this.#outbox.caused(command));
+      delivered: (commands) => {
+        for (const [command, delivery] of commands) {
+          this.#enqueue(() => this.#outbox.delivered(command, delivery));
+        }
       },
       hostChanged: () => this.#touch(),
     });
@@ -188,7 +194,7 @@ export class Engine {
     this.#keysAsked.clear();
     this.#retries.clear();
     this.#pairing.resend();
-    this.#outbox.resend(lost);
+    await this.#outbox.resend(lost);
     await this.#follow();
   }
 
@@ -522,6 +528,10 @@ export class Engine {
       }
       case 'dismiss':
         return this.#outbox.dismiss(message.id);
+      case 'recall':
+        return this.#outbox.recall(message.id);
+      case 'retry':
+        return this.#outbox.retry(message.id, message.fresh);
       case 'want_blob':
         return this.#wantBlob(message);
       case 'forget_host':

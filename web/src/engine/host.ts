@@ -187,7 +187,9 @@ export class Host {
     if (!this.#complete) this.#records.push(...records);
     for (const record of records) this.#apply(record);
     if (this.#complete) this.#records = [];
-    this.#events.caused(records.flatMap(({ cause }) => cause ?? []));
+    this.#events.delivered(
+      new Map(records.flatMap(({ cause }) => (cause === undefined ? [] : [[cause, 'done']]))),
+    );
     this.#events.hostChanged();
   }
 

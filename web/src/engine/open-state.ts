@@ -2,7 +2,8 @@
  * What is open in a session at the end of its log, whatever stretch of the log is shown. It begins
  * at a snapshot or at the first event; what was read before one of these is known waits here.
  */
-import type { LogRecord, Session } from '../protocol/types';
+import type { Delivery, LogRecord, Session } from '../protocol/types';
+import { deliveries } from './delivery';
 import type { Usage } from './rows';
 import { applyEvent, EMPTY_SESSION, pendingOf } from './session';
 
@@ -15,10 +16,16 @@ export class OpenState {
   #asked = new Map<string, number>();
   #early: LogRecord[] = [];
 
-  append(records: readonly LogRecord[]): void {
+  /** Gives how far wishes have come by these records. */
+  append(records: readonly LogRecord[]): Map<string, Delivery> {
     if (!this.complete) this.#early.push(...records);
-    for (const record of records) this.#apply(record);
+    const moved = new Map<string, Delivery>();
+    for (const record of records) {
+      for (const [command, delivery] of this.#deliveries(record)) moved.set(command, delivery);
+      this.#apply(record);
+    }
     if (this.complete) this.#early = [];
+    return moved;
   }
 
   /** Takes what came before everything else; of use only while the beginning is missing. */
@@ -39,6 +46,14 @@ export class OpenState {
       ask: this.session.approvals[approval]?.ask ?? '',
       at: this.#asked.get(approval) ?? 0,
     }));
+  }
+
+  /** A wish that is not for the agent has its whole effect with the event that it caused. */
+  #deliveries({ cause, event }: LogRecord): [string, Delivery][] {
+    const moved = deliveries(this.session, cause ?? null, event);
+    const isForAgent =
+      cause === undefined || this.session.wishes[cause] !== undefined || moved.some(([id]) => id === cause);
+    return isForAgent ? moved : [...moved, [cause, 'done']];
   }
 
   #apply({ seq, at, cause, event }: LogRecord): void {

@@ -38,6 +38,7 @@ export type NoteEvent = Extract<
 export type PromptRow = Placed & {
   readonly kind: 'prompt';
   readonly turn: string;
+  readonly prompt: string;
   /** Unknown while the page that holds the prompt has not been read. */
   readonly said: { readonly text: string; readonly by: Author } | null;
 };

@@ -2,7 +2,7 @@
  * One session as this device has it: its stream, what is open at its end, and the stretch of it
  * that is shown.
  */
-import type { Live, LogRecord } from '../protocol/types';
+import type { Delivery, Live, LogRecord } from '../protocol/types';
 import { type Bytes, fromUtf8 } from './bytes';
 import { OpenState } from './open-state';
 import type { Row } from './rows';
@@ -25,8 +25,8 @@ export interface SessionLogEvents {
   changed(session: string): void;
   /** The list of sessions, the questions that wait, the roster or the presence changed. */
   hostChanged(): void;
-  /** These commands have had their effect. */
-  caused(commands: readonly string[]): void;
+  /** How far these commands have come, by what the log says. */
+  delivered(commands: ReadonlyMap<string, Delivery>): void;
 }
 
 export class SessionLog {
@@ -131,14 +131,14 @@ export class SessionLog {
   }
 
   #append(records: readonly LogRecord[]): void {
-    this.#open.append(records);
+    const delivered = this.#open.append(records);
     this.#window.append(records);
     const { limit, keep } = this.#pages.size === 0 ? UNSEEN : SHOWN;
     // Nobody's place is pulled away: who looks at older rows keeps them, and misses the end instead.
     const isRead = [...this.#pages.values()].includes(false);
     if (isRead) this.#window.dropNewest(limit, keep);
     else this.#window.dropOldest(limit, keep);
-    this.#events.caused(records.flatMap(({ cause }) => cause ?? []));
+    this.#events.delivered(delivered);
     this.#events.changed(this.session);
     this.#events.hostChanged();
   }

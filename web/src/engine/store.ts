@@ -55,6 +55,10 @@ export type WishRow = {
   /** The encoded letter, sealed and signed once. */
   readonly letter: Bytes;
   readonly stage: Stage;
+  /** Whether a person has taken it back. */
+  readonly recalled?: boolean;
+  /** The wish that this one repeats. */
+  readonly retries?: string;
 };
 
 /** A pairing under way, so that a reload shows the same code. */

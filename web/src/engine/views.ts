@@ -56,9 +56,22 @@ export type HostView = {
 export type Stage =
   | { readonly kind: 'kept' }
   | { readonly kind: 'posted' }
+  /** Its time was over before the host said a word: it is not known to have had an effect. */
+  | { readonly kind: 'expired' }
+  /** Durable at the host. */
   | { readonly kind: 'received' }
+  /** The agent has been given it. */
+  | { readonly kind: 'handed' }
+  /** The agent has shown that it took it. */
+  | { readonly kind: 'consumed' }
   | { readonly kind: 'applied'; readonly made: string | null }
-  | { readonly kind: 'refused'; readonly code: Code; readonly text: string };
+  | { readonly kind: 'refused'; readonly code: Code; readonly text: string }
+  /** It was with the agent when that ended: nobody knows. */
+  | { readonly kind: 'indeterminate' }
+  /** It was taken back, or there is nobody any more to take it. */
+  | { readonly kind: 'void' }
+  /** It was indeterminate, and was sent again as another one. */
+  | { readonly kind: 'retried' };
 
 export type WishView = {
   readonly id: string;
@@ -66,6 +79,8 @@ export type WishView = {
   readonly command: Command;
   readonly at: number;
   readonly stage: Stage;
+  /** Whether it is being taken back. */
+  readonly recalled: boolean;
 };
 
 export type PairingView =
@@ -149,6 +164,10 @@ export type ToEngine =
   /** The id is made by the page, so that saying it twice does no harm. */
   | { readonly type: 'wish'; readonly id: string; readonly host: string; readonly command: Command }
   | { readonly type: 'dismiss'; readonly id: string }
+  /** Takes a wish back that is on its way; unless it had its effect, it will have none. */
+  | { readonly type: 'recall'; readonly id: string }
+  /** Sends a wish again of which nobody knows whether it had its effect, as `fresh`. */
+  | { readonly type: 'retry'; readonly id: string; readonly fresh: string }
   | {
       readonly type: 'want_blob';
       readonly request: string;

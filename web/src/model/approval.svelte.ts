@@ -7,6 +7,7 @@ import type { Stage, WishView } from '../engine/views';
 import type { Answer, Ask, Choice, Question, Verdict } from '../protocol/types';
 import type { Client } from './client.svelte';
 import { answersOf, emptyValues, type Field, parseSchema, type Values } from './form';
+import { isFree } from './wishes';
 
 /** Taps that come sooner after the card appeared were meant for something else. */
 const TAP_GUARD_MILLIS = 500;
@@ -68,7 +69,7 @@ export class ApprovalModel {
 
   /** Whether an answer can be given: none is on its way. */
   get isOpen(): boolean {
-    return this.stage === null ? this.#sent === null : this.stage.kind === 'refused';
+    return this.stage === null ? this.#sent === null : isFree(this.stage);
   }
 
   /** Whether every question has an answer. */

@@ -65,6 +65,12 @@ export class Client {
     return id;
   }
 
+  /** Sends a wish again of which nobody knows whether it had its effect. */
+  retry(id: string): void {
+    const fresh = freshId('command', this.#clock.now(), this.#random.bytes(10));
+    this.send({ type: 'retry', id, fresh });
+  }
+
   /** Shows a conversation until the result is called. */
   show(host: string, session: string, heard: (message: RowsHeard) => void): () => void {
     this.#shown.set(session, { host, heard });

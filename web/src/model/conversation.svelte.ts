@@ -1,11 +1,18 @@
 /** The conversation screen: rows, the prompt box, the queue, and wishes about the session. */
 import type { Row } from '../engine/rows';
-import type { ConversationState, HostView, WishView } from '../engine/views';
-import type { BlobRef, Command, Summary } from '../protocol/types';
+import type { ConversationState, HostView, Stage, WishView } from '../engine/views';
+import type { BlobRef, Command, Delivery, Queued, Summary } from '../protocol/types';
 import type { Client, RowsHeard } from './client.svelte';
+import { isFree, isOver } from './wishes';
 
 /** Wishes of these kinds are told beside what they are about, not in the list of wishes. */
-const QUIET: ReadonlySet<Command['type']> = new Set(['decide_approval', 'withdraw_prompt', 'send_keys']);
+const QUIET: ReadonlySet<Command['type']> = new Set([
+  'decide_approval',
+  'withdraw_prompt',
+  'edit_prompt',
+  'move_prompt',
+  'send_keys',
+]);
 
 export class ConversationModel {
   readonly host: string;
@@ -60,7 +67,8 @@ export class ConversationModel {
 
   get isCancelling(): boolean {
     const isAsked = this.wishes.some(
-      ({ command, stage }) => command.type === 'cancel_turn' && stage.kind !== 'applied',
+      ({ command, stage }) =>
+        command.type === 'cancel_turn' && !isFree(stage) && stage.kind !== 'indeterminate',
     );
     return this.state?.session.turn?.cancelling === true || isAsked;
   }
@@ -80,9 +88,15 @@ export class ConversationModel {
       ({ command, stage }) =>
         'session' in command &&
         command.session === this.session &&
-        !QUIET.has(command.type) &&
-        stage.kind !== 'applied',
+        !isOver(stage) &&
+        (stage.kind === 'indeterminate' || !isToldElsewhere(command, stage)),
     );
+  }
+
+  /** How far a prompt is that the agent has not shown to have taken yet. */
+  delivery(prompt: string): Delivery | null {
+    const wishes = Object.values(this.state?.session.wishes ?? {});
+    return wishes.find((wish) => wish?.aim.kind === 'prompt' && wish.aim.prompt === prompt)?.delivery ?? null;
   }
 
   /** Questions that wait, by their rows. */
@@ -90,11 +104,11 @@ export class ConversationModel {
     return this.rows.filter((row) => row.kind === 'approval' && row.settled === null).length;
   }
 
-  /** The wish to take a waiting prompt back, when there is one. */
-  withdrawal(prompt: string): WishView | null {
+  /** The newest wish about a prompt that waits: to take it back, to change or to move it. */
+  about(prompt: string): WishView | null {
     const wishes = this.#client.overview?.wishes ?? [];
     const mine = wishes.filter(
-      ({ command }) => command.type === 'withdraw_prompt' && command.prompt === prompt,
+      ({ command, stage }) => 'prompt' in command && command.prompt === prompt && !isOver(stage),
     );
     return mine.at(-1) ?? null;
   }
@@ -121,6 +135,25 @@ export class ConversationModel {
 
   withdraw(prompt: string): void {
     this.#wish({ type: 'withdraw_prompt', session: this.session, prompt });
+  }
+
+  /** Changes a prompt that waits, as it was shown: who was first wins. */
+  edit({ prompt, revision, text: before }: Queued, text: string): void {
+    if (text.trim() === '' || text.trim() === before) return;
+    this.#wish({ type: 'edit_prompt', session: this.session, prompt, revision, text: text.trim() });
+  }
+
+  /** Lets a prompt that waits come before another one. */
+  moveBefore(prompt: string, before: string): void {
+    this.#wish({ type: 'move_prompt', session: this.session, prompt, before });
+  }
+
+  recall(wish: WishView): void {
+    this.#client.send({ type: 'recall', id: wish.id });
+  }
+
+  retry(wish: WishView): void {
+    this.#client.retry(wish.id);
   }
 
   setMode(mode: string): void {
@@ -185,4 +218,10 @@ export class ConversationModel {
     for (const [at, row] of message.changed) rows[at] = row;
     this.rows = rows;
   }
+}
+
+/** A prompt that is at the host stands in the queue or in the conversation. */
+function isToldElsewhere(command: Command, stage: Stage): boolean {
+  const isThere = stage.kind === 'received' || stage.kind === 'handed';
+  return QUIET.has(command.type) || (command.type === 'prompt' && isThere);
 }

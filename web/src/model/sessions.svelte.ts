@@ -2,6 +2,7 @@
 import type { HostView, LinkView, WishView } from '../engine/views';
 import type { Summary } from '../protocol/types';
 import type { Client } from './client.svelte';
+import { isOver } from './wishes';
 
 export class SessionsModel {
   host = $state('');
@@ -38,7 +39,7 @@ export class SessionsModel {
     const wishes = this.#client.overview?.wishes ?? [];
     return wishes.filter(
       ({ host: peer, command, stage }) =>
-        peer === host.peer && command.type === 'start_session' && stage.kind !== 'applied',
+        peer === host.peer && command.type === 'start_session' && !isOver(stage),
     );
   }
 

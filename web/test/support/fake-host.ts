@@ -11,6 +11,7 @@ import { sign } from '../../src/engine/sign';
 import type {
   Change,
   Command,
+  CommandBody,
   Entry,
   HostEvent,
   Live,
@@ -23,7 +24,7 @@ import { identityFromSeed, sealEnvelope } from './peers';
 
 type Log = { key: CryptoKey; raw: Bytes; epoch: number; lives: number; seq: number };
 
-export type Wish = { id: string; from: string; command: Command };
+export type Wish = { id: string; from: string; command: Command; retries?: string | undefined };
 
 export class FakeHost {
   readonly identity: Identity;
@@ -214,8 +215,9 @@ export class FakeHost {
   async #letter(letter: Letter): Promise<void> {
     const header = parseLetterHeader(letter);
     if (header.kind === 'pair_request') return this.#pair(header, letter);
-    const opened = JSON.parse(fromUtf8(await openLetter(this.identity, letter))) as { command: Command };
-    const wish = { id: header.id, from: header.from, command: opened.command };
+    const opened = JSON.parse(fromUtf8(await openLetter(this.identity, letter))) as CommandBody;
+    const { command, retries } = opened;
+    const wish = { id: header.id, from: header.from, command, retries };
     if (wish.command.type === 'send_keys') return this.sendKeys(header.from, wish.command.stream);
     const isRepeated = this.wishes.some(({ id }) => id === wish.id);
     if (!isRepeated) this.wishes.push(wish);
