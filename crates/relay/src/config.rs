@@ -31,6 +31,9 @@ pub struct Config {
     pub hosts: Vec<PeerId>,
     /// Blobs kept for one host, in bytes; the oldest go first.
     pub blob_bytes_per_host: u64,
+    /// Envelopes kept for one host, in bytes; beyond that they are passed on and not kept. 0 for
+    /// any number.
+    pub envelope_bytes_per_host: u64,
     /// How often peers are asked to send a sign of life, in milliseconds.
     pub ping_millis: u64,
     /// Silence after which a peer is given up, in milliseconds.
@@ -52,6 +55,7 @@ impl Default for Config {
             key: None,
             hosts: Vec::new(),
             blob_bytes_per_host: 256 * 1024 * 1024,
+            envelope_bytes_per_host: 0,
             ping_millis: 5_000,
             dead_millis: 10_000,
             hello_millis: limits::HELLO_MILLIS,

@@ -228,12 +228,12 @@ impl Hub {
 
     /// Takes note that envelopes from `first` on are not stored, and tells the host, which will
     /// send them again.
-    pub(crate) fn not_stored(&mut self, id: StreamId, run: u32, first: u64) {
+    pub(crate) fn not_stored(&mut self, id: StreamId, run: u32, first: u64, code: Code) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.not_stored(run, first)
             && let Some(host) = self.seated()
         {
-            host.complain(Code::StoreFailed, About::Stream(id));
+            host.complain(code, About::Stream(id));
         }
     }
 

@@ -73,9 +73,8 @@ impl Relay {
             (_, _) => None,
         };
         let store = match &config.data {
-            Some(data) if !config.memory => {
-                Store::in_folder(data).context("failed to open the store")?
-            }
+            Some(data) if !config.memory => Store::in_folder(data, config.envelope_bytes_per_host)
+                .context("failed to open the store")?,
             Some(_) | None => Store::in_memory()?,
         };
         let listener = listen::bind(config.listen)?;

@@ -4,6 +4,9 @@
 //! Envelopes are bounded: when they are too many, the outbox refuses them, and the stream they
 //! belong to is fed from the store later. Receipts and presence replace what they supersede.
 //! Answers are bounded by what the connection may ask for before it is not read any more.
+//!
+//! What somebody waits for, and the log of a host itself, go before everything else, in their own
+//! order: a flood of one session keeps back no letter and no other session's question.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -36,8 +39,9 @@ pub(crate) struct Outbox {
 
 #[derive(Default)]
 struct Inner {
+    first: VecDeque<(SubId, Bytes)>,
     queue: VecDeque<(SubId, Bytes)>,
-    /// What `queue` weighs.
+    /// What both weigh.
     weight: usize,
     receipts: Vec<Stored>,
     presence: Vec<Presence>,
@@ -68,11 +72,11 @@ impl Outbox {
     }
 
     /// Queues as many envelopes of a subscription as fit, in order, and says how many.
-    pub(crate) fn offer(&self, sub: SubId, frames: &[Sealed]) -> usize {
+    pub(crate) fn offer(&self, sub: SubId, line: Line, frames: &[Sealed]) -> usize {
         let mut inner = self.inner.hold();
         let taken = frames
             .iter()
-            .take_while(|frame| inner.push(sub, &frame.bytes))
+            .take_while(|frame| inner.push(sub, line, &frame.bytes))
             .count();
         fail::point("relay.outbox.after_offer");
         drop(inner);
@@ -92,16 +96,19 @@ impl Outbox {
     pub(crate) fn purge(&self, sub: SubId) {
         let mut inner = self.inner.hold();
         let Inner {
+            first,
             queue,
             weight,
             behind,
             ..
         } = &mut *inner;
-        queue.retain(|(of, bytes)| {
-            let keep = *of != sub;
-            *weight -= if keep { 0 } else { weigh(bytes) };
-            keep
-        });
+        for line in [first, queue] {
+            line.retain(|(of, bytes)| {
+                let keep = *of != sub;
+                *weight -= if keep { 0 } else { weigh(bytes) };
+                keep
+            });
+        }
         behind.retain(|of| *of != sub);
     }
 
@@ -122,11 +129,27 @@ impl Outbox {
 
     /// Queues what somebody else sent and nobody keeps, if there is room; says whether.
     pub(crate) fn pass(&self, bytes: &Bytes) -> bool {
-        let taken = self.inner.hold().push(CONTROL, bytes);
+        let taken = self.inner.hold().push(CONTROL, Line::Bulk, bytes);
         if taken {
             self.waker.wake();
         }
         taken
+    }
+
+    /// Queues an answer that says nothing about a stream, before what waits.
+    pub(crate) fn hasten(&self, frame: &Frame) {
+        let bytes = frame.to_bytes();
+        let mut inner = self.inner.hold();
+        fail::point("relay.outbox.before_answer");
+        inner.weight += weigh(&bytes);
+        inner.first.push_back((CONTROL, bytes));
+        drop(inner);
+        self.waker.wake();
+    }
+
+    /// Queues a problem with a letter, before what waits.
+    pub(crate) fn refuse(&self, code: Code, letter: farhelm_proto::CommandId) {
+        self.hasten(&Frame::Problem(About::Letter(letter).problem(code)));
     }
 
     /// Queues a problem.
@@ -191,8 +214,39 @@ impl Outbox {
         self.inner.hold().weight >= WEIGHT
     }
 
+    /// Moves what goes first before what is in the hand of the connection's task.
+    pub(crate) fn take_first(&self, hand: &mut VecDeque<Bytes>) {
+        let mut inner = self.inner.hold();
+        let Inner {
+            first,
+            weight,
+            receipts,
+            ..
+        } = &mut *inner;
+        if first.is_empty() && receipts.is_empty() {
+            return;
+        }
+        let receipts = receipts.drain(..).map(Frame::Stored);
+        let mut ahead: VecDeque<Bytes> = receipts.map(|frame| frame.to_bytes()).collect();
+        for (_, bytes) in first.drain(..) {
+            *weight -= weigh(&bytes);
+            ahead.push_back(bytes);
+        }
+        if first.capacity() > IDLE_CAPACITY {
+            *first = VecDeque::new();
+        }
+        drop(inner);
+        if hand.is_empty() {
+            hand.append(&mut ahead);
+        } else {
+            ahead.append(hand);
+            *hand = ahead;
+        }
+    }
+
     /// Moves what fits into the hand of the connection's task.
     pub(crate) fn take(&self, hand: &mut VecDeque<Bytes>) {
+        self.take_first(hand);
         let mut inner = self.inner.hold();
         let mut bytes = 0;
         while bytes < HAND_BYTES
@@ -205,28 +259,21 @@ impl Outbox {
         if inner.queue.is_empty() && inner.queue.capacity() > IDLE_CAPACITY {
             inner.queue = VecDeque::new();
         }
-        hand.extend(
-            inner
-                .receipts
-                .drain(..)
-                .map(|receipt| Frame::Stored(receipt).to_bytes()),
-        );
-        hand.extend(
-            inner
-                .presence
-                .drain(..)
-                .map(|presence| Frame::Presence(presence).to_bytes()),
-        );
+        // Behind the answer to whoever has just asked.
+        let presence = inner.presence.drain(..).map(Frame::Presence);
+        hand.extend(presence.map(|frame| frame.to_bytes()));
     }
 
-    /// What else is to do, once everything queued was sent.
+    /// What else is to do: letters at once, streams once everything queued was sent.
     pub(crate) fn errands(&self) -> Errands {
         let mut inner = self.inner.hold();
-        if !inner.queue.is_empty() {
-            return Errands::default();
-        }
+        let behind = if inner.queue.is_empty() && inner.first.is_empty() {
+            std::mem::take(&mut inner.behind)
+        } else {
+            Vec::new()
+        };
         Errands {
-            behind: std::mem::take(&mut inner.behind),
+            behind,
             mail: std::mem::take(&mut inner.mail),
         }
     }
@@ -248,14 +295,39 @@ impl Outbox {
 }
 
 impl Inner {
-    fn push(&mut self, sub: SubId, bytes: &Bytes) -> bool {
+    fn push(&mut self, sub: SubId, line: Line, bytes: &Bytes) -> bool {
         let weight = weigh(bytes);
-        if !self.queue.is_empty() && self.weight + weight > WEIGHT {
+        let (queue, most) = match line {
+            // A flood must not fill the place of what goes first.
+            Line::First => (&mut self.first, WEIGHT + FIRST_WEIGHT),
+            Line::Bulk => (&mut self.queue, WEIGHT),
+        };
+        if !queue.is_empty() && self.weight + weight > most {
             return false;
         }
         self.weight += weight;
-        self.queue.push_back((sub, bytes.clone()));
+        queue.push_back((sub, bytes.clone()));
         true
+    }
+}
+
+/// Where an envelope waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Before everything else: the log of a host itself, which says which session needs somebody.
+    First,
+    /// In turn.
+    Bulk,
+}
+
+impl Line {
+    /// The line of a stream of `host`.
+    pub(crate) fn of(host: PeerId, stream: StreamId) -> Self {
+        if stream == StreamId::from(host) {
+            Self::First
+        } else {
+            Self::Bulk
+        }
     }
 }
 
@@ -298,6 +370,8 @@ fn weigh(bytes: &Bytes) -> usize {
 pub(crate) const CONTROL: SubId = 0;
 /// The most that waits in one outbox before envelopes are refused.
 const WEIGHT: usize = 512 * 1024;
+/// What may wait beyond that of the log of a host itself.
+const FIRST_WEIGHT: usize = 128 * 1024;
 /// The most that a connection's task takes at once.
 const HAND_BYTES: usize = 64 * 1024;
 /// An empty queue larger than this is given back.
@@ -316,8 +390,8 @@ mod tests {
             bytes: Bytes::from(vec![0; 100_000]),
         };
         let frames: Vec<_> = (1..=20).map(frame).collect();
-        assert_eq!(outbox.offer(5, &frames), WEIGHT / 100_000);
-        assert_eq!(outbox.offer(5, &frames), 0);
+        assert_eq!(outbox.offer(5, Line::Bulk, &frames), WEIGHT / 100_000);
+        assert_eq!(outbox.offer(5, Line::Bulk, &frames), 0);
         outbox.say(&Frame::Pong(1));
         let mut hand = VecDeque::new();
         outbox.take(&mut hand);
@@ -325,6 +399,38 @@ mod tests {
         outbox.purge(5);
         outbox.take(&mut hand);
         assert_eq!(hand.back(), Some(&Frame::Pong(1).to_bytes()));
+    }
+
+    #[test]
+    fn f20_what_somebody_waits_for_overtakes_a_flood() {
+        let outbox = Outbox::new(1, PeerId::from_bytes([1; 16]), 1);
+        let frame = |seq| Sealed {
+            first: seq,
+            last: seq,
+            bytes: Bytes::from(vec![0; 60_000]),
+        };
+        let flood: Vec<_> = (1..=20).map(frame).collect();
+        let taken = outbox.offer(5, Line::Bulk, &flood);
+        let mut hand = VecDeque::new();
+        outbox.take(&mut hand);
+        let in_hand = hand.len();
+        let own = Sealed {
+            first: 1,
+            last: 1,
+            bytes: Bytes::from_static(b"own log"),
+        };
+        assert_eq!(outbox.offer(6, Line::First, &[own]), 1);
+        outbox.hasten(&Frame::Pong(1));
+        outbox.mail();
+        assert!(outbox.errands().mail, "letters wait for nobody");
+        outbox.take_first(&mut hand);
+        assert_eq!(&hand[0][..], b"own log");
+        assert_eq!(hand[1], Frame::Pong(1).to_bytes());
+        assert_eq!(hand.len(), in_hand + 2);
+        while outbox.inner.hold().weight > 0 {
+            outbox.take(&mut hand);
+        }
+        assert_eq!(hand.len(), taken + 2, "nothing is lost");
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(crate) struct Peer<W> {
     feeding: VecDeque<SubId>,
     /// Whether letters wait, beyond the last one sent.
     mail: bool,
+    /// Whether letters were put before what is not sent yet.
+    mail_ahead: bool,
     last_letter: i64,
     /// Frames in the hand that an evil relay has seen.
     #[cfg(feature = "evil")]
@@ -157,6 +159,7 @@ impl<W: Socket> Peer<W> {
             under_way: None,
             feeding: VecDeque::new(),
             mail: false,
+            mail_ahead: false,
             last_letter: 0,
             #[cfg(feature = "evil")]
             spoiled: 0,
@@ -212,7 +215,10 @@ impl<W: Socket> Peer<W> {
         if let Some(error) = &self.ended {
             return Poll::Ready(Err(auth::bye_for(error)));
         }
-        if sent && (self.mail || !self.feeding.is_empty()) {
+        // Letters overtake what waits, one piece of them at a time.
+        self.mail_ahead &= !sent;
+        let due = self.mail && !self.mail_ahead;
+        if due || (sent && !self.feeding.is_empty()) {
             return Poll::Ready(Ok(()));
         }
         if !read && self.may_read() {
@@ -276,10 +282,12 @@ impl<W: Socket> Peer<W> {
         loop {
             if self.hand.is_empty() {
                 self.outbox.take(&mut self.hand);
-                let errands = self.outbox.errands();
-                self.feeding.extend(errands.behind);
-                self.mail |= errands.mail;
+            } else if OVERTAKES {
+                self.outbox.take_first(&mut self.hand);
             }
+            let errands = self.outbox.errands();
+            self.feeding.extend(errands.behind);
+            self.mail |= errands.mail;
             let more = !self.hand.is_empty();
             if more {
                 fail::point("relay.peer.before_send");
@@ -304,7 +312,7 @@ impl<W: Socket> Peer<W> {
             if !more {
                 return Poll::Ready(Ok(()));
             }
-            if self.mail || !self.feeding.is_empty() {
+            if self.mail || (self.hand.is_empty() && !self.feeding.is_empty()) {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -354,7 +362,7 @@ impl<W: Socket> Peer<W> {
             Err(FrameError::Malformed(_)) => return Err(bye(Code::BadFrame, "not a frame")),
         };
         match frame {
-            Frame::Ping(n) => self.outbox.say(&Frame::Pong(n)),
+            Frame::Ping(n) => self.outbox.hasten(&Frame::Pong(n)),
             Frame::Pong(_) => {}
             Frame::Bye(_) => self.ended = Some(WireError::Ended),
             Frame::Problem(problem) => self.problem(&problem),
@@ -423,6 +431,8 @@ const fn largest(number: u64) -> usize {
 const ENVELOPE: u64 = 13;
 const LETTER: u64 = 30;
 const PUT_BLOB: u64 = 50;
+/// Whether something may be put before what is in the hand; an evil relay remembers places in it.
+const OVERTAKES: bool = !cfg!(feature = "evil");
 /// Frames acted on at once.
 const TURN_FRAMES: usize = 256;
 const TURN_BYTES: usize = 256 * 1024;

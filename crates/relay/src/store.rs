@@ -105,6 +105,9 @@ pub(crate) enum StoreError {
     /// An append does not continue what is stored.
     #[error("the sequence does not continue what is stored")]
     Gap,
+    /// A host has as much as it may have.
+    #[error("the host has no room left at this relay")]
+    Quota,
     /// The backend failed.
     #[error("the store failed: {0}")]
     Backend(String),
@@ -255,10 +258,12 @@ impl Store {
         }
     }
 
-    /// The store in the folder `data`, which is made when it is missing.
-    pub(crate) fn in_folder(data: &std::path::Path) -> anyhow::Result<Self> {
+    /// The store in the folder `data`, which is made when it is missing. Each host may have `quota`
+    /// bytes of envelopes, or as many as it likes when that is 0.
+    pub(crate) fn in_folder(data: &std::path::Path, quota: u64) -> anyhow::Result<Self> {
         let file = sqlite::prepare(data)?;
-        let writer = sqlite::Sqlite::open(&file, sqlite::Use::Writing)?;
+        let mut writer = sqlite::Sqlite::open(&file, sqlite::Use::Writing)?;
+        writer.limit(quota);
         let id = writer.id();
         let readers = (0..READERS)
             .map(|_| {

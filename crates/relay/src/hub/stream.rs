@@ -3,6 +3,10 @@
 //! Envelopes are passed on before they are stored. So that somebody who subscribes meanwhile
 //! sees each exactly once, those on their way are kept in `tail` until the store has them:
 //! a reader takes what is stored from the store, then what is in the tail, then what comes.
+//!
+//! When the store takes nothing, what comes is still passed on to those who have everything
+//! before it. Whoever lacks what was not stored is told that history is limited, and waits until
+//! the host has offered it again and the store has it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +14,7 @@ use std::sync::Arc;
 use farhelm_proto::{Code, PeerId, StreamId};
 
 use crate::hub::{Append, Arrival};
-use crate::outbox::{About, ConnId, Outbox, SubId};
+use crate::outbox::{About, ConnId, Line, Outbox, SubId};
 use crate::store::Sealed;
 
 /// The state of a stream.
@@ -19,9 +23,13 @@ pub(crate) struct Stream {
     stored: u64,
     /// Seq of the last event received.
     head: u64,
+    /// Seq of the last event that was given to the store; less than `head` when it takes nothing.
+    given: u64,
     /// Seq of the newest snapshot.
     base: u64,
-    /// What was received and is not stored, without a gap up to `head`.
+    /// Seq of the newest snapshot in the store.
+    stored_base: u64,
+    /// What was given to the store and is not stored, without a gap.
     tail: VecDeque<Sealed>,
     /// Counts failures of the store, to tell outcomes from before and after one apart.
     run: u32,
@@ -31,6 +39,7 @@ pub(crate) struct Stream {
 struct Follower {
     outbox: Arc<Outbox>,
     sub: SubId,
+    line: Line,
     /// Seq of the last event that was queued for it.
     at: u64,
     pace: Pace,
@@ -42,6 +51,8 @@ enum Pace {
     Live,
     /// Is being fed from the store.
     Behind,
+    /// Has all that is stored, and lacks something that was not.
+    Limited,
 }
 
 /// A follower that was cut off.
@@ -59,6 +70,8 @@ pub(crate) enum Rejoined {
     Behind,
     /// Its outbox is full again; it continues after this seq once that was sent.
     Full(u64),
+    /// The store lacks what comes next; it continues when that is there.
+    Limited,
 }
 
 impl Stream {
@@ -66,23 +79,35 @@ impl Stream {
         Self {
             stored: head,
             head,
+            given: head,
             base,
+            stored_base: base,
             tail: VecDeque::new(),
             run: 0,
             followers: Vec::new(),
         }
     }
 
-    /// Seq of the last event in the store, and of the newest snapshot received.
+    /// Seq of the last event in the store, and of the newest snapshot that can be had.
     pub(crate) const fn position(&self) -> (u64, u64) {
-        (self.stored, self.base)
+        let base = if self.is_limited() {
+            self.stored_base
+        } else {
+            self.base
+        };
+        (self.stored, base)
+    }
+
+    const fn is_limited(&self) -> bool {
+        self.given < self.head
     }
 
     /// Adds a follower that has everything up to `at`; it is fed from the store first.
-    pub(crate) fn follow(&mut self, outbox: Arc<Outbox>, sub: SubId, at: u64) {
+    pub(crate) fn follow(&mut self, outbox: Arc<Outbox>, sub: SubId, line: Line, at: u64) {
         self.followers.push(Follower {
             outbox,
             sub,
+            line,
             at,
             pace: Pace::Behind,
         });
@@ -126,7 +151,7 @@ impl Stream {
             .iter()
             .filter(|follower| follower.pace == Pace::Live)
         {
-            follower.outbox.offer(follower.sub, &frames);
+            follower.outbox.offer(follower.sub, follower.line, &frames);
         }
     }
 
@@ -138,26 +163,35 @@ impl Stream {
         host: &Outbox,
     ) -> Option<Append> {
         let mut frames = Vec::with_capacity(arrivals.len());
+        let mut fresh = Vec::new();
         for arrival in arrivals {
             let Sealed { first, last, .. } = arrival.sealed;
-            if last <= self.head && first <= last {
+            if first > last {
+                host.complain(Code::Gap, About::Stream(id));
+                break;
+            }
+            if first == self.given + 1 {
+                self.given = last;
+                frames.push(arrival.sealed.clone());
+            } else if last <= self.given {
                 // What is on its way is receipted once it is stored.
                 if last <= self.stored {
                     host.receipt(id, self.stored);
                 }
-            } else if first == self.head + 1 && first <= last {
-                self.head = last;
-                self.base = self.base.max(arrival.base.min(last));
-                frames.push(arrival.sealed);
-            } else {
+            } else if last > self.head && first != self.head + 1 {
                 host.complain(Code::Gap, About::Stream(id));
                 break;
             }
+            if last > self.head {
+                self.head = last;
+                self.base = self.base.max(arrival.base.min(last));
+                fresh.push(arrival.sealed);
+            }
         }
+        self.fan_out(&fresh);
         if frames.is_empty() {
             return None;
         }
-        self.fan_out(&frames);
         self.tail.extend(frames.iter().cloned());
         Some(Append {
             stream: id,
@@ -168,6 +202,15 @@ impl Stream {
 
     pub(super) fn stored(&mut self, last: u64) {
         self.stored = self.stored.max(last);
+        if self.base <= self.stored {
+            self.stored_base = self.base;
+        }
+        for follower in &mut self.followers {
+            if follower.pace == Pace::Limited && follower.at < self.stored {
+                follower.pace = Pace::Behind;
+                follower.outbox.fall_behind(follower.sub);
+            }
+        }
         while self.tail.front().is_some_and(|frame| frame.last <= last) {
             self.tail.pop_front();
         }
@@ -176,18 +219,15 @@ impl Stream {
         }
     }
 
-    /// Forgets what could not be stored; whether that is news.
+    /// Forgets what could not be stored; whether that is news. It was passed on, and what comes is
+    /// passed on too.
     pub(super) fn not_stored(&mut self, run: u32, first: u64) -> bool {
-        if run != self.run || first > self.head {
+        if run != self.run || first > self.given {
             return false;
         }
         self.run = self.run.wrapping_add(1);
         self.tail.clear();
-        self.head = self.stored;
-        if self.base > self.head {
-            // The next envelope names the newest snapshot again.
-            self.base = 0;
-        }
+        self.given = self.stored;
         true
     }
 
@@ -206,12 +246,16 @@ impl Stream {
             .filter(|frame| frame.last > follower.at)
             .cloned()
             .collect();
-        let taken = follower.outbox.offer(sub, &missing);
+        let taken = follower.outbox.offer(sub, follower.line, &missing);
         if let Some(last) = missing[..taken].last() {
             follower.at = last.last;
         }
         if taken < missing.len() {
             return Some(Rejoined::Full(follower.at));
+        }
+        if follower.at < self.head {
+            follower.pace = Pace::Limited;
+            return Some(Rejoined::Limited);
         }
         follower.pace = Pace::Live;
         Some(Rejoined::Live)
@@ -235,10 +279,10 @@ impl Stream {
             .iter_mut()
             .filter(|follower| follower.pace == Pace::Live)
         {
-            // After a failure of the store the host sends again what a follower may already have.
+            // A relay that lost its store may be behind those who read it.
             let known = frames.partition_point(|frame| frame.last <= follower.at);
             let unseen = &frames[known..];
-            let taken = follower.outbox.offer(follower.sub, unseen);
+            let taken = follower.outbox.offer(follower.sub, follower.line, unseen);
             if taken == unseen.len() {
                 follower.at = follower.at.max(end);
             } else {

@@ -21,7 +21,7 @@ fn a_reader_that_comes_between_fan_out_and_commit_sees_everything_once() {
     let reader = outbox(10, DEVICE);
     hub.stream(STREAM)
         .unwrap()
-        .follow(Arc::clone(&reader), 1, 0);
+        .follow(Arc::clone(&reader), 1, crate::outbox::Line::Bulk, 0);
     // The store has events 1 and 2, the third is on its way, the fourth comes.
     assert_eq!(hub.rejoin(STREAM, 10, 1, 0), Some(Rejoined::Behind));
     hub.arrive(host.id, arrivals(4..=4));
@@ -36,19 +36,52 @@ fn f04_after_a_failure_of_the_store_nothing_is_receipted_or_seen_twice() {
     let reader = outbox(10, DEVICE);
     hub.stream(STREAM)
         .unwrap()
-        .follow(Arc::clone(&reader), 1, 0);
+        .follow(Arc::clone(&reader), 1, crate::outbox::Line::Bulk, 0);
     assert_eq!(hub.rejoin(STREAM, 10, 1, 0), Some(Rejoined::Live));
     let first = hub.arrive(host.id, arrivals(1..=2)).remove(0);
     let second = hub.arrive(host.id, arrivals(3..=4)).remove(0);
-    hub.not_stored(STREAM, first.run, 1);
+    hub.not_stored(STREAM, first.run, 1, Code::StoreFailed);
     assert!(hub.arrive(host.id, arrivals(5..=5)).is_empty());
     let again = hub.arrive(host.id, arrivals(1..=4)).remove(0);
     // The outcome of what came before the failure is old news by then.
-    hub.not_stored(STREAM, second.run, 3);
+    hub.not_stored(STREAM, second.run, 3, Code::StoreFailed);
     hub.stored(STREAM, 4);
     assert_eq!(again.frames.len(), 4);
     assert_eq!(hub.stream(STREAM).unwrap().position(), (4, 0));
-    assert_eq!(seen(&reader), [1, 2, 3, 4]);
+    assert_eq!(seen(&reader), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn f16_while_the_store_takes_nothing_what_comes_is_passed_on_and_a_late_reader_is_told() {
+    let (mut hub, host) = hosted();
+    let (early, late) = (outbox(10, DEVICE), outbox(11, DEVICE));
+    let follow = |hub: &mut Hub, reader: &Arc<Outbox>| {
+        let stream = hub.stream(STREAM).unwrap();
+        stream.follow(Arc::clone(reader), 1, crate::outbox::Line::Bulk, 0);
+    };
+    follow(&mut hub, &early);
+    assert_eq!(hub.rejoin(STREAM, 10, 1, 0), Some(Rejoined::Live));
+    let kept = hub.arrive(host.id, arrivals(1..=2)).remove(0);
+    hub.stored(STREAM, kept.frames[1].last);
+    let lost = hub.arrive(host.id, arrivals(3..=3)).remove(0);
+    hub.not_stored(STREAM, lost.run, 3, Code::Full);
+    assert!(hub.arrive(host.id, arrivals(4..=9)).is_empty());
+    assert_eq!(seen(&early), (1..=9).collect::<Vec<_>>());
+    // Somebody who comes now gets what is stored, is told, and never sees a gap.
+    follow(&mut hub, &late);
+    assert_eq!(hub.rejoin(STREAM, 11, 1, 2), Some(Rejoined::Limited));
+    hub.arrive(host.id, arrivals(10..=10));
+    assert_eq!(seen(&late), [0; 0]);
+    assert_eq!(seen(&early), [10]);
+    // The host offers it again, and now there is room.
+    let again = hub.arrive(host.id, arrivals(3..=10)).remove(0);
+    assert_eq!(again.frames.len(), 8);
+    assert_eq!(seen(&early), [0; 0]);
+    hub.stored(STREAM, 10);
+    assert_eq!(late.errands().behind, [1]);
+    assert_eq!(hub.rejoin(STREAM, 11, 1, 10), Some(Rejoined::Live));
+    hub.arrive(host.id, arrivals(11..=11));
+    assert_eq!((seen(&early), seen(&late)), (vec![11], vec![11]));
 }
 
 #[test]
@@ -57,7 +90,7 @@ fn f19_a_reader_that_is_too_slow_goes_on_where_it_stopped() {
     let reader = outbox(10, DEVICE);
     hub.stream(STREAM)
         .unwrap()
-        .follow(Arc::clone(&reader), 1, 0);
+        .follow(Arc::clone(&reader), 1, crate::outbox::Line::Bulk, 0);
     assert_eq!(hub.rejoin(STREAM, 10, 1, 0), Some(Rejoined::Live));
     hub.arrive(host.id, arrivals(1..=4_000));
     hub.stored(STREAM, 4_000);
@@ -82,7 +115,7 @@ fn a_removed_member_gets_nothing_that_waited() {
     let reader = outbox(10, DEVICE);
     hub.stream(STREAM)
         .unwrap()
-        .follow(Arc::clone(&reader), 1, 0);
+        .follow(Arc::clone(&reader), 1, crate::outbox::Line::Bulk, 0);
     hub.rejoin(STREAM, 10, 1, 0);
     hub.arrive(host.id, arrivals(1..=3));
     assert_eq!(hub.set_members(1, &[DEVICE]), None);

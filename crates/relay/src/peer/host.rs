@@ -126,7 +126,13 @@ impl<W: Socket> Peer<W> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "envelopes could not be stored");
-                    hub.hold().not_stored(stream, run, first);
+                    let code = match error {
+                        StoreError::Quota => Code::Full,
+                        StoreError::Gap | StoreError::Backend(_) | StoreError::Closed => {
+                            Code::StoreFailed
+                        }
+                    };
+                    hub.hold().not_stored(stream, run, first, code);
                 }
             }
             outbox.nudge();

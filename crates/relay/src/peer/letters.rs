@@ -4,6 +4,7 @@
 //! has taken it. Each connection of the addressee reads the mailbox by itself, in order. Probes are
 //! the exception: they are passed on at once or not at all.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,8 +14,7 @@ use farhelm_proto::{Code, CommandId, PeerId, Timestamp, envelope, frame, limits}
 
 use crate::clock;
 use crate::lock::Lock as _;
-use crate::outbox::About;
-use crate::peer::{Peer, bye};
+use crate::peer::{OVERTAKES, Peer, bye};
 use crate::store::{Done, Outcome, Write};
 use crate::wire::Socket;
 
@@ -29,7 +29,7 @@ impl<W: Socket> Peer<W> {
         }
         let now = clock::now();
         if let Err(code) = self.check(&header, now).await {
-            self.outbox.complain(code, About::Letter(header.id));
+            self.outbox.refuse(code, header.id);
             return Ok(());
         }
         let Header {
@@ -48,14 +48,14 @@ impl<W: Socket> Peer<W> {
         let done: Done = Box::new(move |outcome| match outcome {
             Ok(Outcome::Done) => {
                 fail::point("relay.peer.before_posted");
-                outbox.say(&Frame::Posted(Posted { id }));
+                outbox.hasten(&Frame::Posted(Posted { id }));
                 state.mail(to);
             }
-            Ok(Outcome::Again) => outbox.say(&Frame::Posted(Posted { id })),
-            Ok(Outcome::Full) => outbox.complain(Code::Full, About::Letter(id)),
+            Ok(Outcome::Again) => outbox.hasten(&Frame::Posted(Posted { id })),
+            Ok(Outcome::Full) => outbox.refuse(Code::Full, id),
             Err(error) => {
                 tracing::warn!(%error, "a letter could not be stored");
-                outbox.complain(Code::StoreFailed, About::Letter(id));
+                outbox.refuse(Code::StoreFailed, id);
             }
         });
         fail::point("relay.peer.before_post");
@@ -85,13 +85,13 @@ impl<W: Socket> Peer<W> {
         } else {
             let hub = match self.readable(to).await {
                 Ok(hub) => hub,
-                Err(code) => return self.outbox.complain(code, About::Letter(id)),
+                Err(code) => return self.outbox.refuse(code, id),
             };
             let seated = hub.hold().seated().cloned();
             seated.is_some_and(|host| host.pass(&bytes))
         };
         if !reached {
-            self.outbox.complain(Code::HostOffline, About::Letter(id));
+            self.outbox.refuse(Code::HostOffline, id);
         }
     }
 
@@ -192,7 +192,12 @@ impl<W: Socket> Peer<W> {
                 let due = letters
                     .into_iter()
                     .filter(|letter| !is_over(letter.not_after));
-                self.hand.extend(due.map(|letter| letter.bytes));
+                let mut letters: VecDeque<Bytes> = due.map(|letter| letter.bytes).collect();
+                self.mail_ahead = true;
+                if OVERTAKES {
+                    std::mem::swap(&mut letters, &mut self.hand);
+                }
+                self.hand.append(&mut letters);
             }
             Err(error) => tracing::warn!(%error, "a mailbox could not be read"),
         }

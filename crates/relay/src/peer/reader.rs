@@ -8,7 +8,7 @@ use farhelm_proto::{Code, PeerId, StreamId, limits};
 
 use crate::hub::stream::Rejoined;
 use crate::lock::Lock as _;
-use crate::outbox::{About, SubId};
+use crate::outbox::{About, Line, SubId};
 use crate::peer::{Handled, Peer, Sub, host};
 use crate::state::SharedHub;
 use crate::store::{Sealed, StoreError};
@@ -77,7 +77,8 @@ impl<W: Socket> Peer<W> {
                 base,
             }));
             self.outbox.presence(presence);
-            state.follow(Arc::clone(&self.outbox), self.next_sub, from);
+            let line = Line::of(host, stream);
+            state.follow(Arc::clone(&self.outbox), self.next_sub, line, from);
             drop(decided);
             // Not fed before what the outbox holds now, which is the answer above, was sent.
             self.outbox.fall_behind(self.next_sub);
@@ -186,6 +187,10 @@ impl<W: Socket> Peer<W> {
             }
             Some(Rejoined::Behind) => self.feeding.push_back(id),
             Some(Rejoined::Full(_)) => self.outbox.fall_behind(id),
+            // Whoever holds this history is told that it is not all there is.
+            Some(Rejoined::Limited) => self
+                .outbox
+                .complain(Code::HistoryLimited, About::Stream(stream)),
             Some(Rejoined::Live) => {}
         }
         self.hand.extend(piece.into_iter().map(|frame| frame.bytes));

@@ -12,7 +12,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ToSql, Transaction, named_params};
 
+use self::quota::Quota;
 use crate::store::{Outcome, Sealed, StoreError, Tables, Waiting, Write, chunk, memory};
+
+mod quota;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +30,7 @@ pub(crate) enum Use {
 pub(crate) struct Sqlite {
     db: Connection,
     id: [u8; 16],
+    quota: Quota,
 }
 
 /// Makes the folder and says where the file in it is.
@@ -65,7 +69,16 @@ impl Sqlite {
         }
         db.pragma_update(None, "cache_size", -CACHE_KIB)?;
         let id = db.query_row("SELECT id FROM store", [], |row| row.get(0))?;
-        Ok(Self { db, id })
+        Ok(Self {
+            db,
+            id,
+            quota: Quota::default(),
+        })
+    }
+
+    /// Bytes of envelopes that a host may have; 0 for any number.
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        self.quota = Quota::new(bytes);
     }
 
     fn stream(&self, host: PeerId, stream: StreamId) -> Result<Option<i64>, StoreError> {
@@ -85,8 +98,10 @@ impl Tables for Sqlite {
         let mut outcomes = Vec::with_capacity(writes.len());
         for each in writes {
             fail::point("relay.store.before_write");
-            match write(&transaction, each) {
-                Err(StoreError::Gap) => outcomes.push(Err(StoreError::Gap)),
+            match write(&transaction, each, &mut self.quota) {
+                Err(refused @ (StoreError::Gap | StoreError::Quota)) => {
+                    outcomes.push(Err(refused));
+                }
                 other => outcomes.push(Ok(other?)),
             }
         }
@@ -260,13 +275,19 @@ fn create(db: &mut Connection) -> Result<(), StoreError> {
     Ok(transaction.commit()?)
 }
 
-fn write(db: &Transaction<'_>, write: &Write) -> Result<Outcome, StoreError> {
+fn write(db: &Transaction<'_>, write: &Write, quota: &mut Quota) -> Result<Outcome, StoreError> {
     match write {
         Write::Append {
             host,
             stream,
             frames,
-        } => append(db, *host, *stream, frames),
+        } => {
+            let bytes = frames.iter().map(|frame| frame.bytes.len() as u64).sum();
+            quota.check(db, *host, bytes)?;
+            let outcome = append(db, *host, *stream, frames)?;
+            quota.add(*host, bytes);
+            Ok(outcome)
+        }
         Write::Members {
             host,
             version,

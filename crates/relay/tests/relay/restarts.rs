@@ -153,6 +153,61 @@ async fn f04_f16_a_store_that_cannot_write_never_claims_to_have() {
     assert_eq!(reader.envelope().await.1.first, 6);
 }
 
+/// A host that has used its room is passed on and not stored; nobody else notices.
+#[tokio::test]
+async fn f16_a_host_without_room_is_passed_on_and_others_are_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Relay::start(Config {
+        envelope_bytes_per_host: 4_000,
+        ..Config::in_folder(folder.path())
+    })
+    .unwrap();
+    let (mut big, mut reader) = pair(&relay).await;
+    let mut log = Log::new(1, 9);
+    big.write(&mut log, 1).await;
+    reader.subscribe(big.id, log.stream, Some(0)).await;
+    let more = [log.next(1, 2_000), log.next(1, 2_000), log.next(1, 50)];
+    for frame in &more {
+        big.send_raw(frame.clone()).await;
+    }
+    let problem = loop {
+        match big.answer().await {
+            Frame::Problem(problem) => break problem,
+            Frame::Stored(stored) => assert!(stored.head < 4),
+            other => panic!("unexpected {other:?}"),
+        }
+    };
+    assert_eq!(
+        (problem.code, problem.stream),
+        (Code::Full, Some(log.stream))
+    );
+    for seq in 1..=4 {
+        assert_eq!(reader.envelope().await.1.first, seq);
+    }
+    // Who comes later is told that there is more than can be had.
+    let mut late = connect(&relay, 2, Role::Device, 0).await.unwrap();
+    late.subscribe(big.id, log.stream, Some(0)).await;
+    let problem = loop {
+        match late.answer().await {
+            Frame::Problem(problem) => break problem,
+            Frame::Envelope(_) | Frame::Presence(_) => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    };
+    assert_eq!(
+        (problem.code, problem.stream),
+        (Code::HistoryLimited, Some(log.stream))
+    );
+    // Another host has room.
+    let mut small = host(&relay, 7).await;
+    let mut other = Log::new(7, 9);
+    small.write(&mut other, 3).await;
+    // Letters go on.
+    let letter = reader.letter(Kind::Command, big.id, 1, Timestamp(0), None);
+    reader.send_raw(letter).await;
+    assert!(matches!(reader.answer().await, Frame::Posted(_)));
+}
+
 #[tokio::test]
 async fn a_database_of_another_version_is_refused() {
     let folder = tempfile::tempdir().unwrap();
