@@ -23,6 +23,12 @@ class FakeClock implements Clock {
     return () => this.#timers.delete(name);
   }
 
+  /** Somebody sets the clock; timers do not care. */
+  jump(millis: number): void {
+    this.#now += millis;
+    for (const timer of this.#timers.values()) timer.at += millis;
+  }
+
   pass(millis: number): void {
     const end = this.#now + millis;
     for (;;) {
@@ -41,7 +47,7 @@ beforeAll(async () => {
   identity = await identityFromSeed(new Uint8Array(64).fill(2));
 });
 
-function bench() {
+function bench(withDetours = false) {
   const clock = new FakeClock();
   const dialled: SocketEvents[] = [];
   const views: LinkView[] = [];
@@ -51,23 +57,30 @@ function bench() {
       return { send: () => {}, close: () => {} };
     },
   };
+  const roundabout: SocketEvents[] = [];
+  const detours = {
+    connect: (_url: string, events: SocketEvents) => {
+      roundabout.push(events);
+      return { send: () => {}, close: () => {} };
+    },
+  };
   const random = { bytes: (length: number) => new Uint8Array(length).fill(255) };
   const link = new Link(
     identity,
     'https://relay.example',
-    { clock, random, sockets },
+    { clock, random, sockets, ...(withDetours ? { detours } : {}) },
     {
       changed: (view) => views.push(view),
       welcome: () => {},
       frame: () => {},
     },
   );
-  const welcome = () => {
-    dialled.at(-1)?.opened();
-    const body = { store: new Uint8Array(16), now: 1, agent: 'r/1', pingMillis: 20_000, deadMillis: 45_000 };
-    dialled.at(-1)?.message(encodeFrame('welcome', body));
+  const welcome = (by = dialled) => {
+    by.at(-1)?.opened();
+    const body = { store: new Uint8Array(16), now: 1, agent: 'r/1', pingMillis: 2_000, deadMillis: 4_000 };
+    by.at(-1)?.message(encodeFrame('welcome', body));
   };
-  return { clock, dialled, link, views, welcome };
+  return { clock, dialled, roundabout, link, views, welcome };
 }
 
 test('it is connected from the welcome until the first silence that is too long', () => {
@@ -76,9 +89,9 @@ test('it is connected from the welcome until the first silence that is too long'
   expect(link.view().state).toBe('connecting');
   welcome();
   expect(link.view()).toMatchObject({ state: 'connected', relay: 'relay.example' });
-  clock.pass(20_000 + 44_000);
+  clock.pass(3_900);
   expect(link.view().state).toBe('connected');
-  clock.pass(1_200);
+  clock.pass(200);
   expect(link.view()).toMatchObject({ state: 'waiting', code: 'timeout' });
 });
 
@@ -101,7 +114,7 @@ test('a nudge finds a dead connection within seconds', () => {
   const { clock, link, welcome } = bench();
   link.start();
   welcome();
-  clock.pass(10_000);
+  clock.pass(1_000);
   link.nudge();
   clock.pass(3_000);
   expect(link.view().state).toBe('waiting');
@@ -130,4 +143,85 @@ test('waits double, stay below their bound, and are spread by chance', () => {
   expect([0, 1, 2, 3].map((tries) => backoff(tries, with_(255)))).toEqual([500, 1_000, 2_000, 4_000]);
   expect(backoff(0, with_(0))).toBe(250);
   expect(backoff(99, with_(255))).toBe(30_000);
+});
+
+test('f14 where no WebSocket gets through it takes the detour by itself', () => {
+  const { dialled, roundabout, link, welcome } = bench(true);
+  link.start();
+  dialled[0]?.closed();
+  expect(link.view().state).toBe('connecting');
+  welcome(roundabout);
+  expect(link.view()).toMatchObject({ state: 'connected', way: 'http' });
+  // What worked is tried first when it breaks.
+  roundabout[0]?.closed();
+  link.nudge();
+  expect([dialled.length, roundabout.length]).toEqual([1, 2]);
+  // And the other way when it does not work any more.
+  roundabout[1]?.closed();
+  expect(link.view().state).toBe('waiting');
+  link.nudge();
+  expect(dialled.length).toBe(2);
+});
+
+test('f14 a WebSocket that opens and carries nothing is left for the detour within seconds', () => {
+  const { clock, dialled, roundabout, link } = bench(true);
+  link.start();
+  dialled[0]?.opened();
+  clock.pass(8_000);
+  expect(roundabout.length).toBe(1);
+});
+
+test('f14 on a detour a WebSocket is tried again after some minutes', () => {
+  const { clock, dialled, roundabout, link, welcome } = bench(true);
+  link.start();
+  dialled[0]?.closed();
+  welcome(roundabout);
+  for (let second = 0; second < 600; second += 1) {
+    roundabout[0]?.message(encodeFrame('pong', 1));
+    clock.pass(1_000);
+  }
+  expect(dialled.length).toBe(2);
+  expect(link.view()).toMatchObject({ state: 'connected', way: 'http' });
+  dialled[1]?.opened();
+  expect(dialled.length).toBe(3);
+  welcome();
+  expect(link.view()).toMatchObject({ state: 'connected', way: 'websocket' });
+});
+
+test('f14 a page of the network in the way is called that', () => {
+  const { dialled, roundabout, link } = bench(true);
+  link.start();
+  dialled[0]?.closed();
+  roundabout[0]?.closed('portal');
+  expect(link.view()).toMatchObject({ state: 'waiting', code: 'captive_portal' });
+});
+
+test('f10 a clock that jumps ends no connection', () => {
+  const { clock, dialled, link, welcome } = bench();
+  link.start();
+  welcome();
+  for (const jump of [3_600_000, -3_600_000, 31_536_000_000, -31_536_000_000]) {
+    clock.jump(jump);
+    for (let second = 0; second < 20; second += 1) {
+      dialled[0]?.message(encodeFrame('pong', 1));
+      clock.pass(1_000);
+    }
+    expect(link.view().state).toBe('connected');
+  }
+});
+
+test('f13 a line that is too thin for the usual patience gets more, and not for ever', () => {
+  const { clock, link, welcome } = bench();
+  const silences: number[] = [];
+  link.start();
+  for (let losses = 0; losses < 8; losses += 1) {
+    welcome();
+    const from = clock.now();
+    while (link.view().state === 'connected') clock.pass(100);
+    silences.push(clock.now() - from);
+    link.nudge();
+  }
+  expect(silences[0]).toBeLessThanOrEqual(4_100);
+  expect(silences.at(-1)).toBeGreaterThan(60_000);
+  expect(silences.at(-1)).toBeLessThanOrEqual(70_000);
 });

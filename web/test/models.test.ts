@@ -222,7 +222,9 @@ test('nothing is called online while the relay is away', () => {
   const host = { presence: { state: 'online', since: 1 } } as never;
   expect(connectionOf({ state: 'waiting', until: 5, code: 'timeout', tries: 1 }, host).kind).toBe('no_relay');
   expect(connectionOf({ state: 'connecting', tries: 1 }, host).kind).toBe('connecting');
-  expect(connectionOf({ state: 'connected', since: 1, relay: 'r' }, host).kind).toBe('online');
+  expect(connectionOf({ state: 'connected', since: 1, relay: 'r', way: 'websocket' }, host).kind).toBe(
+    'online',
+  );
 });
 
 test('a link of another relay is not sent to this one', () => {

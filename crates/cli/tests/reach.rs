@@ -51,7 +51,7 @@ fn a_tunnel_gives_the_embedded_relay_an_https_address_and_a_device_steers_throug
     stranger.refuses(
         &["join", &link],
         3,
-        "relay_unreachable",
+        "intercepted",
         &["the certificate of localhost", "FARHELM_CA_FILE"],
     );
 

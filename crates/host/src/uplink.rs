@@ -298,10 +298,10 @@ impl UplinkActor {
         match event {
             LinkEvent::Up(_) => {
                 self.is_up = true;
-                self.state.send_replace(RelayState::Up(
-                    farhelm_link::clock::now(),
-                    way.unwrap_or(Way::WebSocket),
-                ));
+                let way = way.unwrap_or(Way::WebSocket);
+                tracing::info!(way = way.as_str(), "connected to the relay");
+                self.state
+                    .send_replace(RelayState::Up(farhelm_link::clock::now(), way));
                 self.begin(identity).await
             }
             LinkEvent::Down { code, detail, .. } => {
@@ -319,6 +319,10 @@ impl UplinkActor {
                         since,
                     };
                     let changed = *state != down;
+                    // Once for each reason; the same again would fill the log of a long night.
+                    if changed && let RelayState::Down { code, detail, .. } = &down {
+                        tracing::warn!(%code, detail, "no connection to the relay");
+                    }
                     *state = down;
                     changed
                 });

@@ -12,10 +12,16 @@ import type { Code } from './codes';
 import { type Body, decodeFrame, encodeFrame, type Frame, UnknownFrame } from './frames';
 import { prove } from './hello';
 import type { Identity } from './identity';
-import type { LinkView } from './views';
+import type { LinkView, Way } from './views';
 
 /** What a link needs from outside. */
-export type Surroundings = { readonly clock: Clock; readonly random: Random; readonly sockets: Sockets };
+export type Surroundings = {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly sockets: Sockets;
+  /** The way by plain HTTP, where there is one. */
+  readonly detours?: Sockets;
+};
 
 export interface LinkEvents {
   changed(view: LinkView): void;
@@ -39,7 +45,15 @@ type State =
 
 const AGENT = 'farhelm-web/0.1';
 /** Longest time from dialling to `Welcome`. */
-const HANDSHAKE_MILLIS = 10_000;
+const HANDSHAKE_MILLIS = 8_000;
+/** The silence after which a connection is to count as dead: somebody may be looking. */
+const WATCHED_MILLIS = 4_000;
+/** A thin line may be busy with one long message; patience grows with each loss, up to here. */
+const MOST_PATIENCE_MILLIS = 64_000;
+/** Signs of life in a row after which patience is as at first. */
+const STEADY_SIGNS = 30;
+/** How long the detour is taken before a WebSocket is tried again. */
+const AGAIN_MILLIS = 600_000;
 /** How soon an answer must come after a nudge. */
 const NUDGE_MILLIS = 3_000;
 const FIRST_RETRY_MILLIS = 500;
@@ -52,7 +66,14 @@ export class Link {
   readonly #events: LinkEvents;
   #state: State = { kind: 'idle' };
   #tries = 0;
+  /** Messages that came. A count and no time: clocks jump. */
   #heard = 0;
+  /** How often patience was doubled, and signs of life since then. */
+  #strained = 0;
+  #signs = 0;
+  #way: Way = 'websocket';
+  /** Whether the detour is tried first. */
+  #prefersDetour = false;
   #pings = 0;
   readonly #timers = new Set<() => void>();
   /** Names the connection, so that what an older one still says is not listened to. */
@@ -95,23 +116,61 @@ export class Link {
       case 'proving':
         return { state: 'connecting', tries: this.#tries };
       case 'open':
-        return { state: 'connected', since: this.#state.since, relay: this.#relay.host };
+        return {
+          state: 'connected',
+          since: this.#state.since,
+          relay: this.#relay.host,
+          way: this.#way,
+        };
       case 'waiting':
         return { state: 'waiting', until: this.#state.until, code: this.#state.code, tries: this.#tries };
     }
   }
 
-  #dial(): void {
+  #dial(way: Way = this.#prefersDetour ? 'http' : 'websocket'): void {
     this.#drop();
     const era = this.#era;
-    const scheme = this.#relay.protocol === 'https:' ? 'wss' : 'ws';
-    const socket = this.#world.sockets.connect(`${scheme}://${this.#relay.host}/v1/link`, {
+    const { sockets, detours } = this.#world;
+    const by = (way === 'http' ? detours : undefined) ?? sockets;
+    this.#way = by === sockets ? 'websocket' : 'http';
+    const socket = by.connect(this.#relay.origin, {
       opened: () => this.#during(era, () => this.#hello()),
       message: (message) => this.#during(era, () => this.#hear(message)),
-      closed: () => this.#during(era, () => this.#lost('relay_unreachable')),
+      closed: (why) =>
+        this.#during(era, () => this.#failed(why === 'portal' ? 'captive_portal' : 'relay_unreachable')),
     });
-    this.#timer(HANDSHAKE_MILLIS, () => this.#lost('timeout'));
+    this.#timer(HANDSHAKE_MILLIS, () => this.#failed('timeout'));
     this.#become({ kind: 'opening', socket });
+  }
+
+  /** Nothing came of this way, or it broke: one that never worked is not the only one. */
+  #failed(code: Code): void {
+    const { detours } = this.#world;
+    if (this.#state.kind === 'open' || detours === undefined) this.#lost(code);
+    else if (this.#way === 'websocket' && !this.#prefersDetour) this.#dial('http');
+    else {
+      this.#prefersDetour = false;
+      this.#lost(code);
+    }
+  }
+
+  /** Tries now and then, while the detour is in use, whether a WebSocket gets through. */
+  #tryAgain(): void {
+    this.#timer(AGAIN_MILLIS, () => {
+      const era = this.#era;
+      const socket = this.#world.sockets.connect(this.#relay.origin, {
+        opened: () => {
+          socket.close();
+          this.#during(era, () => {
+            this.#prefersDetour = false;
+            this.#dial();
+          });
+        },
+        message: () => {},
+        closed: () => this.#during(era, () => this.#tryAgain()),
+      });
+      this.#timer(HANDSHAKE_MILLIS, () => socket.close());
+    });
   }
 
   #hello(): void {
@@ -126,13 +185,15 @@ export class Link {
       agent: AGENT,
       authority: this.#relay.host,
       generation: null,
-      deadMillis: null,
+      deadMillis: this.#patience(WATCHED_MILLIS),
     });
     socket.send(hello);
   }
 
   #hear(message: Bytes): void {
-    this.#heard = this.#world.clock.now();
+    this.#heard += 1;
+    this.#signs += 1;
+    if (this.#signs > STEADY_SIGNS) this.#strained = 0;
     let frame: Frame;
     try {
       frame = decodeFrame(message);
@@ -167,6 +228,8 @@ export class Link {
     } else if (frame.kind === 'welcome') {
       this.#tries = 0;
       this.#clearTimers();
+      this.#prefersDetour = this.#way === 'http';
+      if (this.#prefersDetour) this.#tryAgain();
       this.#become({ kind: 'open', socket, since: this.#world.clock.now(), welcome: frame.body });
       this.#tick(frame.body);
       this.#events.welcome(frame.body);
@@ -175,7 +238,7 @@ export class Link {
 
   #tick(welcome: Body<'welcome'>): void {
     this.#timer(welcome.pingMillis, () => {
-      this.#probe(welcome.deadMillis);
+      this.#probe(this.#patience(Math.max(welcome.deadMillis - welcome.pingMillis, 1_000)));
       this.#tick(welcome);
     });
   }
@@ -183,12 +246,19 @@ export class Link {
   /** Asks for a sign of life; without one within `patience` the connection is given up. */
   #probe(patience: number): void {
     if (this.#state.kind !== 'open') return;
-    const asked = this.#world.clock.now();
+    const before = this.#heard;
     this.#pings += 1;
     this.#state.socket.send(encodeFrame('ping', this.#pings));
     this.#timer(patience, () => {
-      if (this.#heard < asked) this.#lost('timeout');
+      if (this.#heard > before) return;
+      this.#strained += 1;
+      this.#signs = 0;
+      this.#lost('timeout');
     });
+  }
+
+  #patience(millis: number): number {
+    return Math.min(millis * 2 ** Math.min(this.#strained, 10), MOST_PATIENCE_MILLIS);
   }
 
   #lost(code: Code, retryMillis?: number): void {

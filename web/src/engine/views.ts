@@ -7,10 +7,18 @@ import type { Row, Usage } from './rows';
 type LocalCode = 'storage_full' | 'storage_gone';
 
 /** The connection to the relay, as it is. */
+export type Way = 'websocket' | 'http';
+
 export type LinkView =
   | { readonly state: 'idle' }
   | { readonly state: 'connecting'; readonly tries: number }
-  | { readonly state: 'connected'; readonly since: number; readonly relay: string }
+  | {
+      readonly state: 'connected';
+      readonly since: number;
+      readonly relay: string;
+      /** By `http` where something in between lets no WebSocket through. */
+      readonly way: Way;
+    }
   | { readonly state: 'waiting'; readonly until: number; readonly code: Code; readonly tries: number };
 
 /** Whether the relay says that a host is connected to it. */

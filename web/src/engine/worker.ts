@@ -1,5 +1,6 @@
 /** The module worker in which the engine lives: puts the real browser under it. */
 import { systemClock } from '../platform/clock';
+import { detours } from '../platform/detour';
 import { channel, type Port, webLocks } from '../platform/port';
 import { systemRandom } from '../platform/random';
 import { webSockets } from '../platform/socket';
@@ -18,7 +19,7 @@ const page: Port = {
   },
 };
 
-const surroundings = { clock: systemClock, random: systemRandom, sockets: webSockets };
+const surroundings = { clock: systemClock, random: systemRandom, sockets: webSockets, detours };
 const me = hex(systemRandom.bytes(8));
 
 async function lead(emit: (message: FromEngine) => void): Promise<Engine> {

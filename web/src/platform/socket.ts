@@ -1,4 +1,4 @@
-/** A WebSocket that carries whole binary messages. */
+/** A connection that carries whole binary messages. */
 export interface Socket {
   send(message: Uint8Array<ArrayBuffer>): void;
   close(): void;
@@ -7,17 +7,18 @@ export interface Socket {
 export interface SocketEvents {
   opened(): void;
   message(message: Uint8Array<ArrayBuffer>): void;
-  /** Called once, also when it never opened. */
-  closed(): void;
+  /** Called once, also when it never opened; says so when a page of the network was in the way. */
+  closed(why?: 'portal'): void;
 }
 
 export interface Sockets {
+  /** `url` has scheme and authority, and nothing more. */
   connect(url: string, events: SocketEvents): Socket;
 }
 
 export const webSockets: Sockets = {
   connect(url, events) {
-    const socket = new WebSocket(url);
+    const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/v1/link`);
     socket.binaryType = 'arraybuffer';
     let done = false;
     const closed = () => {

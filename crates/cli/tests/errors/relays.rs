@@ -28,7 +28,7 @@ fn a_host_works_without_its_relay_and_connects_by_itself_when_that_appears() {
     let trouble = scene.trouble();
     assert!(
         trouble.contains("relay_unreachable")
-            && trouble.contains(&format!("127.0.0.1 port {port}: Connection refused")),
+            && trouble.contains(&format!("127.0.0.1 port {port}: nothing listens there")),
         "{trouble}"
     );
     let shown = scene.host.ok(&["status"]);
@@ -94,7 +94,7 @@ fn a_web_page_in_the_place_of_a_relay_is_called_one() {
     let scene = Scene::new();
     let port = web_page();
     let relay = format!("http://127.0.0.1:{port}");
-    scene
+    let (_, link) = scene
         .host
         .up(&scene.dir, &["--agent", "scripted", "--relay", &relay]);
     let trouble = scene.trouble();
@@ -102,6 +102,8 @@ fn a_web_page_in_the_place_of_a_relay_is_called_one() {
         trouble.contains("captive_portal") && trouble.contains("a web page answered"),
         "{trouble}"
     );
+    let phone = Station::new(&folder(scene.world.path(), "phone"));
+    phone.refuses(&["join", &link], 3, "captive_portal", &["sign in first"]);
     scene.host.still_works(&scene.dir);
 }
 

@@ -27,6 +27,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Station {
     pub(crate) home: PathBuf,
     env: BTreeMap<String, String>,
+    /// The network namespace in which its commands run.
+    network: Option<String>,
 }
 
 /// What a command printed.
@@ -53,6 +55,7 @@ impl Station {
         Self {
             home: folder.join("farhelm"),
             env,
+            network: None,
         }
     }
 
@@ -65,13 +68,26 @@ impl Station {
         self
     }
 
+    /// Runs its commands in a network namespace from here on.
+    pub(crate) fn live_in(&mut self, network: &str) {
+        self.network = Some(network.to_owned());
+    }
+
     pub(crate) fn configure(&self, text: &str) {
         std::fs::create_dir_all(&self.home).unwrap();
         std::fs::write(self.home.join("config.toml"), text).unwrap();
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_farhelm"));
+        let program = env!("CARGO_BIN_EXE_farhelm");
+        let mut command = match &self.network {
+            Some(network) => {
+                let mut command = Command::new("/usr/sbin/ip");
+                command.args(["netns", "exec", network, program]);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .args(args)
             .env_clear()
