@@ -69,6 +69,23 @@ pub(crate) enum Command {
         /// The prompt
         #[arg(required = true)]
         text: Vec<String>,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// List the prompts that wait in a session, change one, or take one back
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Queue {
+        /// Id, the end of an id, or title
+        #[arg(required = true)]
+        session: Option<String>,
+        #[command(subcommand)]
+        command: Option<QueueCommand>,
+    },
+    /// List what this machine sent and whose end is not known; send one again or take one back
+    #[command(args_conflicts_with_subcommands = true)]
+    Outbox {
+        #[command(subcommand)]
+        command: Option<OutboxCommand>,
     },
     /// List the questions that wait for an answer
     Approvals,
@@ -81,6 +98,8 @@ pub(crate) enum Command {
         /// What the agent is told
         #[arg(long)]
         reason: Option<String>,
+        #[command(flatten)]
+        sending: Sending,
     },
     /// Stop the running turn of a session
     Stop {
@@ -89,11 +108,15 @@ pub(crate) enum Command {
         /// End the whole session and its agent
         #[arg(long)]
         end: bool,
+        #[command(flatten)]
+        sending: Sending,
     },
     /// Go on after a pause: start the agent again when it has ended, and work on what waits
     Resume {
         /// Id, the end of an id, or title
         session: String,
+        #[command(flatten)]
+        sending: Sending,
     },
     /// Say how the daemon, the relay and the fleet are
     Status,
@@ -170,6 +193,88 @@ pub(crate) struct Approve {
     /// repeated
     #[arg(long = "answer", value_name = "QUESTION=ANSWER")]
     pub(crate) answers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sending: Sending,
+}
+
+/// How a wish is sent.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Sending {
+    /// It has no effect when it arrives later than this from here: 90s, 10m, 2h, 1d; 1d unless given
+    #[arg(long, value_name = "TIME", value_parser = crate::sending::read_time)]
+    pub(crate) not_after: Option<std::time::Duration>,
+    /// Return once it has come so far
+    #[arg(long, value_name = "STAGE", value_enum, default_value_t = Wait::Host)]
+    pub(crate) wait: Wait,
+}
+
+/// How far a wish comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Wait {
+    /// Written down on this machine
+    Kept,
+    /// In the host's mailbox
+    Relay,
+    /// Written down at the host
+    #[default]
+    Host,
+    /// Given to the agent
+    Handed,
+    /// The agent has shown that it took it
+    Consumed,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// Let a waiting prompt say something else
+    Edit {
+        /// Id, the end of an id, or title
+        session: String,
+        /// The prompt's id, or the end of it
+        prompt: String,
+        /// What it says instead
+        #[arg(required = true)]
+        text: Vec<String>,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Give a waiting prompt another place
+    Move {
+        /// Id, the end of an id, or title
+        session: String,
+        /// The prompt's id, or the end of it
+        prompt: String,
+        /// The prompt that is to come after it; it comes last unless given
+        #[arg(long, value_name = "PROMPT")]
+        before: Option<String>,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Take a waiting prompt back
+    Cancel {
+        /// Id, the end of an id, or title
+        session: String,
+        /// The prompt's id, or the end of it
+        prompt: String,
+        #[command(flatten)]
+        sending: Sending,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OutboxCommand {
+    /// Send one again of which nobody knows whether it had its effect
+    Retry {
+        /// Its id, or the end of it
+        id: String,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Take one back: unless it had its effect, it will never have one
+    Cancel {
+        /// Its id, or the end of it
+        id: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]

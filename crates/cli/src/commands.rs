@@ -12,7 +12,9 @@ use crate::station::Station;
 
 mod approvals;
 mod devices;
+mod outbox;
 mod pair;
+mod queue;
 mod sessions;
 mod up;
 
@@ -73,12 +75,26 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
             follow,
             from,
         } => sessions::log(context, &session, from, follow).await,
-        Command::Send { session, text } => sessions::send(context, &session, &text.join(" ")).await,
+        Command::Send {
+            session,
+            text,
+            sending,
+        } => sessions::send(context, &session, &text.join(" "), &sending).await,
+        Command::Queue { session, command } => queue::run(context, session, command).await,
+        Command::Outbox { command } => outbox::run(context, command).await,
         Command::Approvals => approvals::list(context).await,
         Command::Approve(approve) => approvals::approve(context, approve).await,
-        Command::Deny { id, reason } => approvals::deny(context, &id, reason).await,
-        Command::Stop { session, end } => sessions::stop(context, &session, end).await,
-        Command::Resume { session } => sessions::resume(context, &session).await,
+        Command::Deny {
+            id,
+            reason,
+            sending,
+        } => approvals::deny(context, &id, reason, &sending).await,
+        Command::Stop {
+            session,
+            end,
+            sending,
+        } => sessions::stop(context, &session, end, &sending).await,
+        Command::Resume { session, sending } => sessions::resume(context, &session, &sending).await,
         Command::Status => devices::status(context).await,
         Command::Down => devices::down(context).await,
         #[cfg(debug_assertions)]

@@ -6,13 +6,15 @@ use farhelm_host::home::HomeError;
 use farhelm_host::journal::JournalError;
 use farhelm_host::local::LocalError;
 use farhelm_link::device::DeviceError;
-use farhelm_proto::Code;
+use farhelm_proto::{Code, CommandId};
 
 /// A failure with what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
     pub(crate) message: String,
+    /// The wish that is kept here nevertheless, and will be sent.
+    pub(crate) kept: Option<CommandId>,
 }
 
 impl Failure {
@@ -20,6 +22,7 @@ impl Failure {
         Self {
             code,
             message: message.into(),
+            kept: None,
         }
     }
 
@@ -27,14 +30,24 @@ impl Failure {
         Self::new(Code::Internal, message.to_string())
     }
 
-    /// 1 cannot, 3 unreachable, 4 denied, 70 our bug. (2, usage, is said by the parser.)
+    /// The same, about a wish that is kept here and will be sent.
+    pub(crate) fn keeping(self, id: CommandId) -> Self {
+        Self {
+            kept: Some(id),
+            ..self
+        }
+    }
+
+    /// 1 cannot, 3 unreachable, 5 kept here and not sent yet, 4 denied, 70 our bug. (2, usage, is said by the parser.)
     pub(crate) const fn exit_code(&self) -> u8 {
         use Code::{
             BadProof, CaptivePortal, Forbidden, HostOffline, Intercepted, Internal, NotARelay,
             NotAllowed, NotPaired, NotRunning, PairingRefused, RelayUnreachable, Restarting,
             Revoked, Timeout,
         };
-        if matches!(
+        if self.kept.is_some() {
+            5
+        } else if matches!(
             self.code,
             RelayUnreachable
                 | CaptivePortal

@@ -57,7 +57,12 @@ pub(crate) fn print_failure(failure: &Failure, as_json: bool) {
         if let Some(hint) = failure.hint() {
             error["hint"] = hint.into();
         }
-        json(&serde_json::json!({ "error": error }));
+        let mut failed = serde_json::json!({ "error": error });
+        if let Some(id) = failure.kept {
+            failed["outcome"] = "kept".into();
+            failed["command"] = id.to_string().into();
+        }
+        json(&failed);
         return;
     }
     note(&format!("error[{}]: {}", failure.code, failure.message));

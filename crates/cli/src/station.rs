@@ -2,25 +2,27 @@
 //! machine is joined to.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use farhelm_core::command::{Command, Outcome};
+use farhelm_core::command::Command;
 use farhelm_core::event::{Live, Record};
 use farhelm_core::fleet::Fleet;
 use farhelm_core::roster::Roster;
 use farhelm_core::session::Session;
 use farhelm_host::local::{Answers, LocalAnswer, LocalClient, LocalRequest, Status, socket_of};
 use farhelm_link::clock::now;
-use farhelm_link::device::{Client, DeviceError, KnownHost, LogItem, Stage, Store};
+use farhelm_link::device::{Client, DeviceError, KnownHost, LogItem, Store};
 use farhelm_proto::{Code, PeerId, SessionId, Timestamp};
 use tokio::sync::mpsc;
 
+use crate::args::Sending;
 use crate::failure::Failure;
 use crate::output;
 use crate::render::visible;
 use crate::resolve::matches;
 
-/// How long a command may wait for a sleeping host.
-const COMMAND_MILLIS: u64 = 24 * 3600 * 1000;
+/// How long a connection may take before what was seen last is good enough to name a session.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
 /// The way to a host.
 pub(crate) enum Station {
@@ -145,50 +147,27 @@ impl Station {
         Ok(state)
     }
 
-    /// Sends a wish and waits until it is decided; `progress` is told how far it has come.
-    pub(crate) async fn wish(
-        &self,
-        command: Command,
-        progress: impl Fn(&Stage),
-    ) -> Result<Outcome, Failure> {
-        match self {
-            Self::Local(local) => {
-                let answer = local.ask_once(&LocalRequest::Wish { command }).await?;
-                if let LocalAnswer::Outcome { outcome } = answer {
-                    Ok(outcome)
-                } else {
-                    Err(unexpected())
-                }
-            }
-            Self::Joined { client, .. } => {
-                let mut sent = client
-                    .send(command, now().plus_millis(COMMAND_MILLIS))
-                    .await?;
-                while let Some(stage) = sent.stages.recv().await {
-                    progress(&stage);
-                    if let Stage::Done(outcome) = stage {
-                        return Ok(outcome);
-                    }
-                }
-                Err(Failure::new(
-                    Code::RelayUnreachable,
-                    "the connection ended before the host had answered; the command is kept and sent again",
-                ))
-            }
+    /// What was last seen of the host, when there is no connection to its relay.
+    pub(crate) async fn unless_connected(&self) -> Result<Option<Fleet>, Failure> {
+        let Self::Joined { client, .. } = self else {
+            return Ok(None);
+        };
+        let mut status = client.status();
+        let connected = status.wait_for(|status| status.up);
+        if tokio::time::timeout(CONNECT_WITHIN, connected)
+            .await
+            .is_ok()
+        {
+            return Ok(None);
         }
+        Ok(client.remembered().await?)
     }
 
-    /// The same, and a rejection is a failure. Gives what was made.
-    pub(crate) async fn apply(
-        &self,
-        command: Command,
-        progress: impl Fn(&Stage),
-    ) -> Result<Option<String>, Failure> {
-        match self.wish(command, progress).await? {
-            Outcome::Applied { made, .. } => Ok(made),
-            Outcome::Refused { rejection } => Err(rejection.into()),
-            Outcome::Received => Ok(None),
-        }
+    /// Sends a wish, and a rejection is a failure. Gives what was made.
+    pub(crate) async fn apply(&self, command: Command) -> Result<Option<String>, Failure> {
+        let sending = Sending::default();
+        let reached = crate::sending::send(self, command, &sending, |_| ()).await?;
+        Ok(reached.made)
     }
 }
 

@@ -106,15 +106,20 @@ pub enum LogItem {
     CaughtUp,
 }
 
-/// How far a command has come. Stages only ever advance.
+/// How far a command has come. Stages only ever advance; not every kind of command has all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// It is written down here and survives a crash.
     Kept,
     /// It is in the host's mailbox.
     AtRelay,
-    /// It is written down at the host.
+    /// Its time was over before the host said anything: it is not known to have had an effect, and
+    /// the host is asked.
+    Expired,
+    /// It is written down at the host, as an event; what is for the agent waits for it there.
     AtHost,
+    /// The agent has been given it.
+    Handed,
     /// This is what became of it.
     Done(Outcome),
 }

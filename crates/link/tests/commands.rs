@@ -153,15 +153,125 @@ async fn a_command_that_the_relay_cannot_take_yet_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_command_that_the_relay_never_takes_ends() {
-    let scene = Scene::set().await;
+async fn f27_a_command_whose_time_is_over_is_only_not_known_to_have_been_applied_until_the_host_says_so()
+ {
+    let mut scene = Scene::set().await;
     let client = scene.client(&scene.known).await;
     let mut sent = client.send(prompt("hello"), Timestamp(1)).await.unwrap();
-    let Outcome::Refused { rejection } = end(&mut sent).await else {
-        panic!("it cannot be applied")
+    while stage(&mut sent).await != Stage::Expired {}
+    assert_eq!(client.pending().await.unwrap()[0].stage, Stage::Expired);
+    let (header, asked) = scene.host.command().await;
+    assert_eq!(asked, Command::Recall { command: sent.id });
+    let refused = Outcome::Refused {
+        rejection: Rejection::new(Code::Recalled),
     };
-    assert_eq!(rejection.code, Code::Expired);
+    scene
+        .host
+        .receipt(header.from, sent.id, refused.clone())
+        .await;
+    assert_eq!(end(&mut sent).await, refused);
     assert_eq!(client.pending().await.unwrap(), vec![]);
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn f27_the_host_may_still_say_that_a_command_was_applied_in_time() {
+    let mut scene = Scene::set().await;
+    let client = scene.client(&scene.known).await;
+    let mut sent = client.send(prompt("hello"), Timestamp(1)).await.unwrap();
+    let (header, _) = scene.host.command().await;
+    let applied = applied(Delivery::Consumed);
+    scene
+        .host
+        .receipt(header.from, sent.id, applied.clone())
+        .await;
+    assert_eq!(end(&mut sent).await, applied);
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn stages_with_the_agent_are_told_and_what_is_indeterminate_is_sent_again_under_another_id() {
+    let mut scene = Scene::set().await;
+    let client = scene.client(&scene.known).await;
+    let mut sent = client.send(prompt("hello"), later()).await.unwrap();
+    let (header, _) = scene.host.command().await;
+    assert_eq!(
+        client.send_again(sent.id, later()).await.unwrap_err().code,
+        Code::NotIndeterminate
+    );
+    for delivery in [Delivery::Waiting, Delivery::Handed, Delivery::Indeterminate] {
+        let outcome = applied(delivery);
+        scene.host.receipt(header.from, sent.id, outcome).await;
+    }
+    while stage(&mut sent).await != Stage::AtHost {}
+    assert_eq!(stage(&mut sent).await, Stage::Handed);
+    let unknown = applied(Delivery::Indeterminate);
+    assert_eq!(stage(&mut sent).await, Stage::Done(unknown.clone()));
+    let pending = client.pending().await.unwrap();
+    assert_eq!(pending[0].stage, Stage::Done(unknown));
+    assert_eq!(pending[0].command, Some(prompt("hello")));
+
+    let again = client.send_again(sent.id, later()).await.unwrap();
+    assert_ne!(again.id, sent.id);
+    let (header, body) = scene.host.command_body().await;
+    assert_eq!(header.id, again.id);
+    assert_eq!(
+        (body.command, body.retries),
+        (prompt("hello"), Some(sent.id))
+    );
+    let retried = applied(Delivery::Retried);
+    scene.host.receipt(header.from, sent.id, retried).await;
+    let done = applied(Delivery::Consumed);
+    scene.host.receipt(header.from, again.id, done).await;
+    soon(async { while !client.pending().await.unwrap().is_empty() {} }).await;
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_nobody_knows_of_is_put_away_by_a_person_and_never_by_itself() {
+    let mut scene = Scene::set().await;
+    let client = scene.client(&scene.known).await;
+    let mut sent = client.send(prompt("hello"), later()).await.unwrap();
+    let (header, _) = scene.host.command().await;
+    let unknown = applied(Delivery::Indeterminate);
+    scene
+        .host
+        .receipt(header.from, sent.id, unknown.clone())
+        .await;
+    assert_eq!(end(&mut sent).await, unknown);
+    client.close().await;
+    let client = scene.client(&scene.known).await;
+    assert_eq!(client.pending().await.unwrap().len(), 1);
+    let mut put_away = client.take_back(sent.id).await.unwrap();
+    assert_eq!(end(&mut put_away).await, unknown);
+    assert_eq!(client.pending().await.unwrap(), vec![]);
+    assert_eq!(
+        client.take_back(sent.id).await.unwrap_err().code,
+        Code::NotFound
+    );
+    scene.relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_taken_back_before_it_left_never_leaves_and_the_host_is_told() {
+    let mut scene = Scene::set().await;
+    let nowhere = KnownHost {
+        relay: "http://127.0.0.1:1".into(),
+        ..scene.known.clone()
+    };
+    let client = scene.client(&nowhere).await;
+    let sent = client.send(prompt("hello"), later()).await.unwrap();
+    client.take_back(sent.id).await.unwrap();
+    assert!(client.pending().await.unwrap()[0].recalled);
+    drop(client);
+    let client = scene.client(&scene.known).await;
+    let (header, command) = scene.host.command().await;
+    assert_eq!(command, Command::Recall { command: sent.id });
+    let refused = Outcome::Refused {
+        rejection: Rejection::new(Code::Recalled),
+    };
+    scene.host.receipt(header.from, sent.id, refused).await;
+    soon(async { while !client.pending().await.unwrap().is_empty() {} }).await;
     scene.relay.shutdown().await;
 }
 
@@ -302,4 +412,13 @@ fn later() -> Timestamp {
 
 fn session() -> SessionId {
     SessionId::from_bytes([5; 16])
+}
+
+fn applied(delivery: Delivery) -> Outcome {
+    Outcome::Applied {
+        stream: session().into(),
+        seq: 7,
+        made: None,
+        delivery,
+    }
 }

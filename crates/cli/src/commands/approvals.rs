@@ -8,13 +8,13 @@ use farhelm_core::session::parse_ask;
 use farhelm_proto::Code;
 
 use super::Context;
-use super::sessions::apply;
-use crate::args::Approve;
+use crate::args::{Approve, Sending};
 use crate::failure::Failure;
 use crate::form;
 use crate::output;
 use crate::render::{option_of, question, visible};
 use crate::resolve::{self, Waiting, short};
+use crate::sending::apply;
 
 pub(super) async fn list(context: &Context) -> Result<(), Failure> {
     let station = context.station().await?;
@@ -66,13 +66,15 @@ pub(super) async fn approve(context: &Context, approve: Approve) -> Result<(), F
     } else {
         answered(&ask, &approve.answers)?
     };
-    decide(context, &station, waiting, verdict, "approved").await
+    let sending = &approve.sending;
+    decide(context, &station, waiting, verdict, ("approved", sending)).await
 }
 
 pub(super) async fn deny(
     context: &Context,
     id: &str,
     reason: Option<String>,
+    sending: &Sending,
 ) -> Result<(), Failure> {
     let station = context.station().await?;
     let waiting = resolve::approval(&station, id).await?;
@@ -83,7 +85,7 @@ pub(super) async fn deny(
         &station,
         waiting,
         selected(choice, reason)?,
-        "denied",
+        ("denied", sending),
     )
     .await
 }
@@ -93,7 +95,7 @@ async fn decide(
     station: &crate::station::Station,
     waiting: Waiting,
     verdict: Verdict,
-    done: &str,
+    (done, sending): (&str, &Sending),
 ) -> Result<(), Failure> {
     let command = Command::DecideApproval {
         session: waiting.session,
@@ -101,7 +103,7 @@ async fn decide(
         digest: digest(&waiting.open.ask),
         verdict,
     };
-    apply(context, station, command, done).await
+    apply(context, station, command, sending, done).await
 }
 
 fn read(waiting: &Waiting) -> Result<Ask, Failure> {

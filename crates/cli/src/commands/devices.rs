@@ -6,11 +6,13 @@ use farhelm_host::local::{LocalClient, LocalRequest, socket_of};
 use farhelm_proto::Code;
 
 use super::Context;
-use super::sessions::{apply, duration};
+use super::sessions::duration;
+use crate::args::Sending;
 use crate::failure::Failure;
 use crate::output;
 use crate::render::visible;
 use crate::resolve::{self, short};
+use crate::sending::apply;
 use crate::station::{Station, instant, patiently, status as daemon_status};
 
 /// How long a daemon may take to end: its agents are asked, told, and killed.
@@ -73,7 +75,14 @@ pub(super) async fn list(context: &Context) -> Result<(), Failure> {
 pub(super) async fn revoke(context: &Context, device: &str) -> Result<(), Failure> {
     let station = context.station().await?;
     let peer = resolve::device(&station.overview().await?, device)?;
-    apply(context, &station, Command::RevokeDevice { peer }, "removed").await
+    apply(
+        context,
+        &station,
+        Command::RevokeDevice { peer },
+        &Sending::default(),
+        "removed",
+    )
+    .await
 }
 
 pub(super) async fn status(context: &Context) -> Result<(), Failure> {

@@ -32,7 +32,7 @@ pub(super) async fn run(context: &Context, pair: Pair) -> Result<(), Failure> {
         .into_keys()
         .collect();
     let link = station
-        .apply(Command::OpenPairing {}, |_| ())
+        .apply(Command::OpenPairing {})
         .await?
         .unwrap_or_default();
     if context.json {
@@ -116,13 +116,10 @@ async fn settle(context: &Context, code: &str, accept: bool) -> Result<(), Failu
         )
     })?;
     let peer = station
-        .apply(
-            Command::SettlePairing {
-                offer: *offer,
-                accept,
-            },
-            |_| (),
-        )
+        .apply(Command::SettlePairing {
+            offer: *offer,
+            accept,
+        })
         .await?;
     if context.json {
         output::json(

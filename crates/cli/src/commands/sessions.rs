@@ -1,15 +1,16 @@
-//! `ls`, `log`, `send`, `stop`.
+//! `ls`, `log`, `send`, `stop`, `resume`.
 
 use farhelm_core::command::Command;
 use farhelm_core::event::{Activity, Event, Summary};
-use farhelm_link::device::Stage;
 use farhelm_proto::SessionId;
 
 use super::Context;
+use crate::args::Sending;
 use crate::failure::Failure;
 use crate::output;
 use crate::render::{Renderer, visible};
 use crate::resolve::{self, short};
+use crate::sending::apply;
 use crate::station::{Piece, Station, instant};
 use crate::surface::gone;
 
@@ -103,17 +104,27 @@ pub(super) async fn log(
     if follow { Err(gone()) } else { Ok(()) }
 }
 
-pub(super) async fn send(context: &Context, wanted: &str, text: &str) -> Result<(), Failure> {
+pub(super) async fn send(
+    context: &Context,
+    wanted: &str,
+    text: &str,
+    sending: &Sending,
+) -> Result<(), Failure> {
     let station = context.station().await?;
     let session = find(&station, wanted).await?;
     let command = Command::Prompt {
         session,
         text: text.to_owned(),
     };
-    apply(context, &station, command, "sent").await
+    apply(context, &station, command, sending, "sent").await
 }
 
-pub(super) async fn stop(context: &Context, wanted: &str, end: bool) -> Result<(), Failure> {
+pub(super) async fn stop(
+    context: &Context,
+    wanted: &str,
+    end: bool,
+    sending: &Sending,
+) -> Result<(), Failure> {
     let station = context.station().await?;
     let session = find(&station, wanted).await?;
     let (command, done) = if end {
@@ -121,50 +132,27 @@ pub(super) async fn stop(context: &Context, wanted: &str, end: bool) -> Result<(
     } else {
         (Command::CancelTurn { session }, "stopping")
     };
-    apply(context, &station, command, done).await
+    apply(context, &station, command, sending, done).await
 }
 
-pub(super) async fn resume(context: &Context, wanted: &str) -> Result<(), Failure> {
+pub(super) async fn resume(
+    context: &Context,
+    wanted: &str,
+    sending: &Sending,
+) -> Result<(), Failure> {
     let station = context.station().await?;
     let session = find(&station, wanted).await?;
-    apply(
-        context,
-        &station,
-        Command::ResumeAgent { session },
-        "going on",
-    )
-    .await
+    let command = Command::ResumeAgent { session };
+    apply(context, &station, command, sending, "going on").await
 }
 
-/// Carries out a wish and says how far it comes.
-pub(super) async fn apply(
-    context: &Context,
-    station: &Station,
-    command: Command,
-    done: &str,
-) -> Result<(), Failure> {
-    let quiet = context.json || !output::is_terminal();
-    let made = station
-        .apply(command, |stage| {
-            let how_far = match stage {
-                Stage::Kept => "kept here",
-                Stage::AtRelay => "at the relay",
-                Stage::AtHost => "at the host",
-                Stage::Done(_) => return,
-            };
-            if !quiet {
-                output::note(how_far);
-            }
-        })
-        .await?;
-    if context.json {
-        output::json(&serde_json::json!({ "outcome": "applied", "made": made }));
-    } else {
-        output::line(done);
+/// The session that a person means. Without a connection, as it was seen last.
+pub(super) async fn find(station: &Station, wanted: &str) -> Result<SessionId, Failure> {
+    if let Ok(id) = wanted.parse() {
+        return Ok(id);
     }
-    Ok(())
-}
-
-async fn find(station: &Station, wanted: &str) -> Result<SessionId, Failure> {
+    if let Some(fleet) = station.unless_connected().await? {
+        return resolve::session(&fleet, wanted);
+    }
     resolve::session(&station.overview().await?.fleet, wanted)
 }

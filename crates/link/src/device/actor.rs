@@ -48,6 +48,15 @@ pub(crate) enum Ask {
         not_after: Timestamp,
         reply: oneshot::Sender<Result<Sent, DeviceError>>,
     },
+    Again {
+        first: CommandId,
+        not_after: Timestamp,
+        reply: oneshot::Sender<Result<Sent, DeviceError>>,
+    },
+    TakeBack {
+        id: CommandId,
+        reply: oneshot::Sender<Result<Sent, DeviceError>>,
+    },
     /// How often the host is to be asked whether it is there.
     Pulse {
         every: Option<Duration>,
@@ -101,6 +110,12 @@ pub(crate) struct Actor {
     later: BTreeMap<StreamId, Instant>,
     /// When to send letters again that the relay did not take.
     retry: Option<Instant>,
+    /// Commands that the host was asked for on this connection.
+    recalled: BTreeSet<CommandId>,
+    /// Names the life of the relay's store.
+    relay_store: Option<[u8; 16]>,
+    /// When to look for commands whose time is over.
+    expiry: Option<Instant>,
     /// When to look into the store for what another process of this device was told.
     look: Option<Instant>,
     /// When to write down what was seen.
@@ -159,6 +174,9 @@ impl Actor {
             pulse: pulse::Pulse::default(),
             later: BTreeMap::new(),
             retry: None,
+            recalled: BTreeSet::new(),
+            relay_store: None,
+            expiry: Some(Instant::now()),
             look: None,
             save: None,
         })
@@ -249,8 +267,20 @@ impl Actor {
                 not_after,
                 reply,
             } => {
-                let sent = self.send_command(&command, not_after).await;
+                let sent = self.send_command(command, None, not_after).await;
                 drop(reply.send(sent));
+                Ok(())
+            }
+            Ask::Again {
+                first,
+                not_after,
+                reply,
+            } => {
+                drop(reply.send(self.send_again(first, not_after).await));
+                Ok(())
+            }
+            Ask::TakeBack { id, reply } => {
+                drop(reply.send(self.take_back(id).await));
                 Ok(())
             }
             Ask::Pulse { every } => {
@@ -268,7 +298,11 @@ impl Actor {
 
     async fn hear(&mut self, event: LinkEvent) -> Result<(), DeviceError> {
         match event {
-            LinkEvent::Up(_) => {
+            LinkEvent::Up(welcome) => {
+                let is_new_store = self
+                    .relay_store
+                    .is_some_and(|store| store != *welcome.store);
+                self.relay_store = Some(*welcome.store);
                 self.status.send_modify(|status| {
                     status.up = true;
                     status.trouble = None;
@@ -276,12 +310,14 @@ impl Actor {
                 });
                 self.out.clear();
                 self.asked.clear();
+                self.recalled.clear();
                 self.refused = None;
                 self.home.alarm = None;
                 self.subscribe_all();
                 self.pulse_begins();
                 self.find_keys().await?;
-                self.send_unacknowledged().await
+                self.expire().await?;
+                self.send_unacknowledged(is_new_store).await
             }
             LinkEvent::Down {
                 code,
@@ -345,11 +381,14 @@ impl Actor {
             self.retry = None;
             self.asked.clear();
             self.find_keys().await?;
-            self.send_unacknowledged().await?;
+            self.send_unacknowledged(false).await?;
         }
         if self.look.is_some_and(|at| at <= now) {
             self.look = None;
             self.look_into_store().await?;
+        }
+        if self.expiry.is_some_and(|at| at <= now) {
+            self.expire().await?;
         }
         if self.save.is_some_and(|at| at <= now) {
             self.save_heads().await?;
@@ -369,6 +408,7 @@ impl Actor {
             .chain(later)
             .chain(self.retry)
             .chain(self.look)
+            .chain(self.expiry)
             .chain(self.save)
             .chain(self.pulse_due())
             .min()

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use farhelm_core::command::Command;
+use farhelm_core::fleet::Fleet;
 use farhelm_core::presence::Presence;
-use farhelm_proto::{Code, SessionId, Timestamp};
+use farhelm_proto::{Code, CommandId, SessionId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -129,6 +130,40 @@ impl Client {
         answer.await.map_err(|_| stopped())?
     }
 
+    /// Sends a command again of which nobody knows whether it had its effect, under another id.
+    /// The host takes it only while that is so.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotFound`], [`Code::NotIndeterminate`], and those of [`Self::send`].
+    pub async fn send_again(
+        &self,
+        first: CommandId,
+        not_after: Timestamp,
+    ) -> Result<Sent, DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Again {
+            first,
+            not_after,
+            reply,
+        })
+        .await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Takes a command back. One of which nobody knows whether it had its effect is not shown any
+    /// more; any other has no effect unless it had it before, which the host says: its stages end
+    /// with that.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotFound`] when it is not on its way.
+    pub async fn take_back(&self, id: CommandId) -> Result<Sent, DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::TakeBack { id, reply }).await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
     /// Commands to this host whose end is not known, oldest first.
     ///
     /// # Errors
@@ -157,6 +192,16 @@ impl Client {
         let deadline = tokio::time::Instant::now() + patience;
         self.ask(Ask::Probe { deadline, reply }).await?;
         answer.await.map_err(|_| stopped())
+    }
+
+    /// What was last seen of the host's own log, without asking anybody.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when the store fails.
+    pub async fn remembered(&self) -> Result<Option<Fleet>, DeviceError> {
+        let host = self.host.peer();
+        self.store.run(move |store| store.fleet(host)).await
     }
 
     /// Where this client stands, as it changes.

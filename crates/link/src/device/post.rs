@@ -1,6 +1,6 @@
 //! Letters between this device and one host: sealing commands, opening what the host wrote.
 
-use farhelm_core::command::{Command, CommandBody};
+use farhelm_core::command::CommandBody;
 use farhelm_core::keys::{Identity, PublicKeys};
 use farhelm_core::seal::{open_letter, seal_letter};
 use farhelm_proto::envelope::SUITE;
@@ -59,15 +59,11 @@ pub(crate) fn open(me: &Identity, host: &PublicKeys, letter: &Letter) -> Result<
 pub(crate) fn seal(
     me: &Identity,
     host: &PublicKeys,
-    command: &Command,
+    body: &CommandBody,
     id: CommandId,
     not_after: Timestamp,
 ) -> Result<Letter, DeviceError> {
-    let body = serde_json::to_vec(&CommandBody {
-        command: command.clone(),
-        retries: None,
-    })
-    .map_err(|error| {
+    let body = serde_json::to_vec(body).map_err(|error| {
         DeviceError::because(
             Code::BadCommand,
             format!("the command cannot be written: {error}"),

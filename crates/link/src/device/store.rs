@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use farhelm_core::fleet::Fleet;
 use farhelm_core::keys::{ContentKey, Identity, PublicKeys};
 use farhelm_core::replica::Head;
 use farhelm_proto::{Code, PeerId, StreamId};
-use rusqlite::{Connection, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::device::{DeviceError, KnownHost};
@@ -146,6 +147,32 @@ impl Store {
         })
     }
 
+    /// Remembers what was last seen of a host's own log.
+    pub(crate) fn keep_fleet(&self, host: PeerId, fleet: &Fleet) -> Result<(), DeviceError> {
+        let state = serde_json::to_string(fleet).unwrap_or_default();
+        self.with(|db| {
+            db.execute(
+                "INSERT OR REPLACE INTO fleets (host, state) VALUES (?1, ?2)",
+                params![host.as_bytes(), state],
+            )
+            .map(drop)
+        })
+    }
+
+    /// What was last seen of a host's own log.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when the store fails.
+    pub fn fleet(&self, host: PeerId) -> Result<Option<Fleet>, DeviceError> {
+        let state: Option<String> = self.with(|db| {
+            let sql = "SELECT state FROM fleets WHERE host = ?1";
+            db.query_row(sql, [host.as_bytes()], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(state.and_then(|state| serde_json::from_str(&state).ok()))
+    }
+
     /// Forgets a host with all that belongs to it.
     ///
     /// # Errors
@@ -159,6 +186,7 @@ impl Store {
                 "keys WHERE host",
                 "heads WHERE host",
                 "outbox WHERE host",
+                "fleets WHERE host",
             ] {
                 change.execute(&format!("DELETE FROM {table} = ?1"), [peer.as_bytes()])?;
             }
@@ -320,9 +348,9 @@ fn unsigned(number: i64) -> u64 {
 /// How long one process waits for another.
 const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
 /// The version that the migrations lead to.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Each leads from the version of its place to the next; appended to, never changed.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // Heads are the highest verified ones that were ever seen. A letter is the whole frame, as it
     // was sealed once; `stage` is one of Progress.
     "CREATE TABLE identity (one INTEGER PRIMARY KEY CHECK (one = 1), seed BLOB NOT NULL) STRICT;
@@ -341,6 +369,17 @@ const MIGRATIONS: [&str; 1] = [
        stage INTEGER NOT NULL, made_at INTEGER NOT NULL, not_after INTEGER NOT NULL, outcome TEXT
      ) STRICT;
      CREATE INDEX outbox_by_host ON outbox (host, stage);",
+    // What the relay or the time says of a command is a doubt beside its stage, which is the
+    // host's word alone from 2 on. `open`: nobody knows whether it had its effect. `recall`: it is
+    // being taken back. The fleet is what was last seen of a host's own log.
+    "ALTER TABLE outbox ADD COLUMN doubt INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE outbox ADD COLUMN open INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE outbox ADD COLUMN recall INTEGER NOT NULL DEFAULT 0;
+     ALTER TABLE outbox ADD COLUMN command TEXT;
+     ALTER TABLE outbox ADD COLUMN retries BLOB;
+     UPDATE outbox SET doubt = 1, stage = 0 WHERE stage = 3;
+     UPDATE outbox SET stage = 5 WHERE stage = 4;
+     CREATE TABLE fleets (host BLOB PRIMARY KEY, state TEXT NOT NULL) STRICT;",
 ];
 
 #[cfg(test)]

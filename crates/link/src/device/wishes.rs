@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farhelm_core::command::Outcome;
+use farhelm_core::command::{Delivery, Outcome};
 use farhelm_proto::CommandId;
 use tokio::sync::mpsc;
 
@@ -21,11 +21,11 @@ struct Watcher {
 }
 
 impl Wishes {
-    /// Begins to tell of a command that is written down.
-    pub(crate) fn watch(&mut self, id: CommandId) -> mpsc::Receiver<Stage> {
+    /// Begins to tell of a command that has come so far.
+    pub(crate) fn watch(&mut self, id: CommandId, stage: Stage) -> mpsc::Receiver<Stage> {
         let (stages, told) = mpsc::channel(STAGES);
         self.watchers.insert(id, Watcher { stages, told: 0 });
-        self.advance(id, Stage::Kept);
+        self.advance(id, stage);
         told
     }
 
@@ -50,7 +50,15 @@ impl Wishes {
     /// Tells what the host says of a command.
     pub(crate) fn receipt(&mut self, id: CommandId, outcome: Outcome) {
         let stage = match outcome {
-            Outcome::Received => Stage::AtHost,
+            Outcome::Received
+            | Outcome::Applied {
+                delivery: Delivery::Waiting,
+                ..
+            } => Stage::AtHost,
+            Outcome::Applied {
+                delivery: Delivery::Handed,
+                ..
+            } => Stage::Handed,
             Outcome::Applied { .. } | Outcome::Refused { .. } => Stage::Done(outcome),
         };
         self.advance(id, stage);
@@ -61,12 +69,14 @@ const fn rank(stage: &Stage) -> u8 {
     match stage {
         Stage::Kept => 1,
         Stage::AtRelay => 2,
-        Stage::AtHost => 3,
+        Stage::Expired => 3,
+        Stage::AtHost => 4,
+        Stage::Handed => 5,
         Stage::Done(_) => DONE,
     }
 }
 
-const DONE: u8 = 4;
+const DONE: u8 = 6;
 /// Room for every stage, since each is told once.
 const STAGES: usize = DONE as usize;
 
@@ -78,14 +88,14 @@ mod tests {
     fn stages_advance_and_end_with_the_last() {
         let mut wishes = Wishes::default();
         let id = CommandId::from_bytes([1; 16]);
-        let mut told = wishes.watch(id);
+        let mut told = wishes.watch(id, Stage::Kept);
         wishes.receipt(id, Outcome::Received);
         wishes.advance(id, Stage::AtRelay);
         let applied = Outcome::Applied {
             stream: farhelm_proto::StreamId::from_bytes([2; 16]),
             seq: 1,
             made: None,
-            delivery: farhelm_core::command::Delivery::Done,
+            delivery: Delivery::Done,
         };
         wishes.receipt(id, applied.clone());
         wishes.receipt(id, Outcome::Received);

@@ -250,18 +250,18 @@ impl Host {
 
     /// The next command.
     pub async fn command(&mut self) -> (letter::Header, Command) {
+        let (header, body) = self.command_body().await;
+        (header, body.command)
+    }
+
+    pub async fn command_body(&mut self) -> (letter::Header, CommandBody) {
         let (header, letter) = self.letter().await;
         assert_eq!(header.kind, Kind::Command);
         letter
             .verify(&self.roster.member(header.from).unwrap().keys.signing)
             .unwrap();
         let body = open_letter(&self.identity, &letter).unwrap();
-        (
-            header,
-            serde_json::from_slice::<CommandBody>(&body)
-                .unwrap()
-                .command,
-        )
+        (header, serde_json::from_slice(&body).unwrap())
     }
 
     pub async fn receipt(&self, to: PeerId, command: CommandId, outcome: Outcome) {

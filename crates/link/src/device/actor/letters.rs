@@ -1,6 +1,6 @@
 //! What the host writes to this device, and what this device writes to the host.
 
-use farhelm_core::command::{Command, Outcome, Receipt, Rejection};
+use farhelm_core::command::{Command, CommandBody, Outcome, Receipt, Rejection};
 use farhelm_core::keys::{ContentKey, KeyBundle, from_base64};
 use farhelm_proto::frame::{Frame, Problem};
 use farhelm_proto::letter::{Kind, Letter};
@@ -19,17 +19,20 @@ impl Actor {
     /// Writes a command down and sends it.
     pub(super) async fn send_command(
         &mut self,
-        command: &Command,
+        command: Command,
+        retries: Option<CommandId>,
         not_after: Timestamp,
     ) -> Result<Sent, DeviceError> {
         let made_at = clock::now();
         let id = CommandId::fresh(made_at, rng::random());
-        let letter = post::seal(&self.identity, &self.host.keys, command, id, not_after)?;
+        let body = CommandBody { command, retries };
+        let letter = post::seal(&self.identity, &self.host.keys, &body, id, not_after)?;
         let frame = Frame::Letter(letter).to_bytes();
         let entry = Entry {
             id,
             host: self.host.peer(),
-            kind: kind_of(command),
+            command: body.command,
+            retries,
             letter: frame.to_vec(),
             made_at,
             not_after,
@@ -37,23 +40,103 @@ impl Actor {
         self.store
             .run(move |store| store.keep_command(&entry))
             .await?;
-        let stages = self.wishes.watch(id);
+        let stages = self.wishes.watch(id, Stage::Kept);
         self.look_later();
+        self.expire().await?;
         if self.is_up() {
             self.out.push_back(frame);
         }
         Ok(Sent { id, stages })
     }
 
-    /// Sends again what the host has not acknowledged; it knows by the id what it had before.
-    pub(super) async fn send_unacknowledged(&mut self) -> Result<(), DeviceError> {
+    /// Sends a command again of which nobody knows whether it had its effect.
+    pub(super) async fn send_again(
+        &mut self,
+        first: CommandId,
+        not_after: Timestamp,
+    ) -> Result<Sent, DeviceError> {
+        let known = self.store.run(move |store| store.command(first)).await?;
+        let known = known.ok_or_else(|| DeviceError::new(Code::NotFound))?;
+        let command = known.to_repeat()?;
+        self.send_command(command, Some(first), not_after).await
+    }
+
+    /// Takes a command back: one that is indeterminate is not shown any more, and of any other the
+    /// host is asked to do nothing if it has done nothing yet.
+    pub(super) async fn take_back(&mut self, id: CommandId) -> Result<Sent, DeviceError> {
+        let taken = self.store.run(move |store| {
+            let is_known = store.dismiss(id)? || store.take_back(id)?;
+            Ok((is_known, store.command(id)?))
+        });
+        let (true, Some(known)) = taken.await? else {
+            return Err(DeviceError::new(Code::NotFound));
+        };
+        let stages = self.wishes.watch(id, known.stage);
+        self.look_later();
+        self.send_recalls().await?;
+        Ok(Sent { id, stages })
+    }
+
+    /// Asks the host what became of commands that are taken back or whose time is over, each once
+    /// per connection.
+    pub(super) async fn send_recalls(&mut self) -> Result<(), DeviceError> {
+        if !self.is_up() {
+            return Ok(());
+        }
+        let host = self.host.peer();
+        for command in self.store.run(move |store| store.recalls(host)).await? {
+            if self.recalled.insert(command) {
+                self.say_to_host(Command::Recall { command }, RECALL_MILLIS)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a command that is no person's wish, so it is neither kept nor shown.
+    fn say_to_host(&mut self, command: Command, millis: u64) -> Result<CommandId, DeviceError> {
+        let now = clock::now();
+        let id = CommandId::fresh(now, rng::random());
+        let body = CommandBody {
+            command,
+            retries: None,
+        };
+        let until = now.plus_millis(millis);
+        let letter = post::seal(&self.identity, &self.host.keys, &body, id, until)?;
+        self.push(&Frame::Letter(letter));
+        Ok(id)
+    }
+
+    /// Takes note of commands whose time is over, and of when that is so of the next.
+    pub(super) async fn expire(&mut self) -> Result<(), DeviceError> {
+        let host = self.host.peer();
+        let now = clock::now();
+        let late = Timestamp(now.0.saturating_sub(GRACE_MILLIS));
+        let looked = self
+            .store
+            .run(move |store| Ok((store.expire(host, late)?, store.next_expiry(host)?)));
+        let (expired, next) = looked.await?;
+        for id in expired {
+            self.wishes.advance(id, Stage::Expired);
+        }
+        self.expiry = next.map(|next| {
+            let left = next.0.saturating_sub(now.0) + GRACE_MILLIS + 1;
+            // The clock may be set meanwhile.
+            Instant::now() + Duration::from_millis(left).min(EXPIRY_LOOK)
+        });
+        self.send_recalls().await
+    }
+
+    /// Sends again what the host has not acknowledged; it knows by the id what it had before. A
+    /// relay that lost its store may have lost what the host said later, so that it is asked for
+    /// with everything whose end is not known.
+    pub(super) async fn send_unacknowledged(&mut self, all: bool) -> Result<(), DeviceError> {
         if !self.is_up() {
             return Ok(());
         }
         let host = self.host.peer();
         let again = self
             .store
-            .run(move |store| store.unacknowledged(host))
+            .run(move |store| store.unacknowledged(host, all))
             .await?;
         self.out
             .extend(again.into_iter().map(|(_, frame)| frame.into()));
@@ -92,6 +175,9 @@ impl Actor {
 
     /// The relay will never take this letter.
     async fn give_up_command(&mut self, id: CommandId, code: Code) -> Result<(), DeviceError> {
+        if code == Code::Expired {
+            return self.expire().await;
+        }
         let text = format!("the relay did not take the command: {}", code.sentence());
         let outcome = Outcome::Refused {
             rejection: Rejection::because(code, text),
@@ -185,18 +271,8 @@ impl Actor {
             if !self.is_up() || self.asked.values().any(|asked| *asked == (stream, epoch)) {
                 continue;
             }
-            let now = clock::now();
-            let id = CommandId::fresh(now, rng::random());
-            let command = Command::SendKeys { stream };
-            let letter = post::seal(
-                &self.identity,
-                &self.host.keys,
-                &command,
-                id,
-                now.plus_millis(KEYS_MILLIS),
-            )?;
+            let id = self.say_to_host(Command::SendKeys { stream }, KEYS_MILLIS)?;
             self.asked.insert(id, (stream, epoch));
-            self.push(&Frame::Letter(letter));
         }
         self.look_later();
         Ok(())
@@ -269,12 +345,6 @@ pub(super) const fn copy(key: &ContentKey) -> ContentKey {
     ContentKey::from_bytes(*key.expose())
 }
 
-/// What kind of command it is, as JSON names it.
-fn kind_of(command: &Command) -> String {
-    let value = serde_json::to_value(command).unwrap_or_default();
-    value["type"].as_str().unwrap_or("command").to_owned()
-}
-
 /// Whether the relay would say the same of this letter for ever. That the host is not known, or
 /// this device not to it, may change when the host connects.
 fn is_final(code: Code) -> bool {
@@ -290,3 +360,9 @@ const RETRY: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a request for keys may wait for the host.
 const KEYS_MILLIS: u64 = 10 * 60 * 1000;
+/// How long the question what became of a command may wait for the host.
+const RECALL_MILLIS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// How long after its time a command is believed to be over: clocks differ.
+const GRACE_MILLIS: u64 = 2_000;
+/// How often expiries are looked at in any case.
+const EXPIRY_LOOK: Duration = Duration::from_secs(30);

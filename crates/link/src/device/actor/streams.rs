@@ -469,8 +469,14 @@ impl Actor {
             return Ok(());
         }
         let host = self.host.peer();
+        let home = self.home.reader.stream();
+        let is_news = heads.iter().any(|(stream, _)| *stream == home) && self.home.is_caught_up();
+        let fleet = is_news.then(|| self.home.fleet.clone());
         self.store
-            .run(move |store| store.keep_heads(host, &heads))
+            .run(move |store| {
+                store.keep_heads(host, &heads)?;
+                fleet.map_or(Ok(()), |fleet| store.keep_fleet(host, &fleet))
+            })
             .await
     }
 

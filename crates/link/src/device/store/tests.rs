@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use farhelm_core::command::{Delivery, Outcome, Receipt, Rejection};
+use farhelm_core::command::{Command, Delivery, Outcome, Receipt, Rejection};
 use farhelm_proto::{CommandId, Timestamp};
 
 use super::*;
@@ -115,7 +115,7 @@ fn a_command_only_advances_and_a_receipt_is_final() {
             })
             .unwrap()
     );
-    assert_eq!(store.unacknowledged(host().peer()).unwrap(), vec![]);
+    assert_eq!(store.unacknowledged(host().peer(), false).unwrap(), vec![]);
     assert_eq!(
         store.pending(host().peer()).unwrap()[0].stage,
         Stage::AtHost
@@ -177,6 +177,84 @@ fn what_the_host_says_counts_more_than_what_the_relay_said() {
     assert_eq!(store.outcome(id).unwrap(), Some(applied));
 }
 
+/// Whatever comes in whatever order and however often: the host's word never goes back, and counts
+/// more than the relay's and the clock's.
+#[test]
+fn s03_what_comes_twice_or_in_another_order_never_takes_a_command_back() {
+    let (_folder, store) = store();
+    let word = |delivery| Outcome::Applied {
+        stream: stream(),
+        seq: 3,
+        made: None,
+        delivery,
+    };
+    let ends = [
+        word(Delivery::Consumed),
+        word(Delivery::Indeterminate),
+        word(Delivery::Void),
+        refused(),
+    ];
+    let mut chance = 0x2545_f491_4f6c_dd1d_u64;
+    let mut draw = move |bound: u64| {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        usize::try_from(chance % bound).unwrap()
+    };
+    for round in 0..40_u8 {
+        let id = CommandId::from_bytes([round + 1; 16]);
+        keep(&store, id);
+        let end = &ends[draw(4)];
+        let words = [
+            Outcome::Received,
+            word(Delivery::Waiting),
+            word(Delivery::Handed),
+            end.clone(),
+        ];
+        let mut highest = 0;
+        for _ in 0..12 {
+            match draw(7) {
+                0 => drop(store.posted(id).unwrap()),
+                1 => drop(store.given_up(id, &refused()).unwrap()),
+                2 => drop(store.expire(host().peer(), Timestamp(60)).unwrap()),
+                heard => {
+                    let heard = heard - 3;
+                    highest = highest.max([1, 1, 2, 3][heard]);
+                    let outcome = words[heard].clone();
+                    let command = id;
+                    store.receipt(&Receipt { command, outcome }).unwrap();
+                }
+            }
+            let stage = store.command(id).unwrap().unwrap().stage;
+            let host_said = match &stage {
+                Stage::Done(outcome) if outcome == end => 3,
+                Stage::Handed => 2,
+                Stage::AtHost => 1,
+                Stage::Done(_) | Stage::Kept | Stage::AtRelay | Stage::Expired => 0,
+            };
+            assert!(
+                host_said >= highest || (highest == 3 && end == &refused()),
+                "round {round}: {stage:?} after {highest}"
+            );
+        }
+    }
+}
+
+fn keep(store: &Store, id: CommandId) {
+    let entry = Entry {
+        id,
+        host: host().peer(),
+        command: Command::CancelTurn {
+            session: farhelm_proto::SessionId::from_bytes([1; 16]),
+        },
+        retries: None,
+        letter: vec![1],
+        made_at: Timestamp(5),
+        not_after: Timestamp(50),
+    };
+    store.keep_command(&entry).unwrap();
+}
+
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
@@ -185,16 +263,7 @@ fn store() -> (tempfile::TempDir, Store) {
 
 fn command(store: &Store) -> CommandId {
     let id = CommandId::fresh(Timestamp(5), [1; 10]);
-    let (made_at, not_after) = (Timestamp(5), Timestamp(50));
-    let entry = Entry {
-        id,
-        host: host().peer(),
-        kind: "prompt".into(),
-        letter: vec![1],
-        made_at,
-        not_after,
-    };
-    store.keep_command(&entry).unwrap();
+    keep(store, id);
     id
 }
 
