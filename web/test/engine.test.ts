@@ -1,6 +1,7 @@
 /** The engine against a relay and a host in memory: pairing, reading, alarms, wishes. */
 import { afterEach, expect, test } from 'vitest';
 import { asStream } from '../src/engine/ids';
+import { reachOf, turnOf } from '../src/engine/presence';
 import type { SessionEvent } from '../src/protocol/types';
 import { Bench, SESSION } from './support/bench';
 import { bent } from './support/fake-relay';
@@ -341,6 +342,56 @@ test('presence is told as the relay tells it, and not at all without a relay', a
   bench.relay.down = true;
   bench.relay.cut();
   await bench.until(() => bench.hostView?.presence.state === 'unknown');
+});
+
+test('i05 a host is live by its own echo, not by the word of the relay', async () => {
+  bench = await Bench.start();
+  bench.host.answers = false;
+  bench.engine.handle('page', { type: 'pair', link: await bench.host.link(), name: 'phone' });
+  await bench.until(() => bench.hostView?.presence.state === 'online');
+  const reach = () => (bench.hostView === undefined ? null : reachOf(bench.hostView.known, Date.now()));
+  expect(reach()).toBe('unproven');
+  bench.host.answers = true;
+  bench.host.pulses = {
+    [SESSION]: { head: 1, sent: 1, state: 'running', keeper: null, agent: true, heard: null, held: null },
+  };
+  bench.engine.handle('page', { type: 'nudge' });
+  await bench.until(() => reach() === 'live');
+  const known = bench.hostView?.known;
+  expect(known === undefined ? null : turnOf(known, SESSION, Date.now())).toMatchObject({
+    state: 'running',
+    fresh: true,
+  });
+  // Without the relay the state stays known, and is not the present any more.
+  bench.relay.down = true;
+  bench.relay.cut();
+  await bench.until(() => reach() === 'offline');
+  const after = bench.hostView?.known;
+  expect(after === undefined ? null : turnOf(after, SESSION, Date.now())).toMatchObject({
+    state: 'running',
+    fresh: false,
+  });
+});
+
+test('s03 an echo that was used is good for nothing', async () => {
+  bench = await Bench.paired();
+  await bench.until(() => bench.hostView?.known.path.proven != null);
+  bench.host.answers = false;
+  const [used] = bench.host.echoes;
+  const proven = bench.hostView?.known.path.proven;
+  bench.engine.handle('page', { type: 'nudge' });
+  await bench.until(() => bench.hostView?.known.path.waiting != null);
+  if (used !== undefined) bench.relay.deliver(used);
+  await bench.host.tell({ type: 'host_started', name: 'renamed', version: '0.1.0' });
+  await bench.until(() => bench.hostView?.name === 'renamed');
+  expect(bench.hostView?.known.path.proven).toBe(proven);
+});
+
+test('a host that is away is said to be so when it is asked', async () => {
+  bench = await Bench.paired();
+  bench.relay.hostOnline = false;
+  bench.engine.handle('page', { type: 'nudge' });
+  await bench.until(() => bench.hostView?.known.host.value === false);
 });
 
 test('a receipt that is not JSON harms nothing', async () => {

@@ -14,6 +14,8 @@ import { type LetterHeader, parseLetterHeader, verifyLetter } from './letter';
 import { Link, type Surroundings } from './link';
 import { Outbox } from './outbox';
 import { Pairing } from './pair';
+import { deadlineOf } from './presence';
+import { Pulse } from './pulse';
 import { importContentKey, openBlob, openLetter } from './seal';
 import type { SessionLog } from './session-log';
 import { importVerifyingKey } from './sign';
@@ -57,6 +59,13 @@ export class Engine {
   readonly #hosts = new Map<string, Host>();
   readonly #outbox: Outbox;
   readonly #pairing: Pairing;
+  readonly #pulse: Pulse;
+  /** Pages at which somebody looks; one that never said so counts. */
+  readonly #unwatched = new Set<string>();
+  readonly #pages = new Set<string>();
+  /** Takes back the next time at which hosts are asked, and at which something grows old. */
+  #stopPulse: () => void = () => {};
+  #stopAging: () => void = () => {};
   #link: Link | null = null;
   #linkRelay: string | null = null;
   #relayStore: Bytes | null = null;
@@ -96,6 +105,7 @@ export class Engine {
       send,
       host: (peer) => this.#hosts.get(peer)?.row ?? null,
     });
+    this.#pulse = new Pulse(identity, world, send);
     this.#pairing = new Pairing(identity, store, world, {
       changed: () => this.#touch(),
       send,
@@ -121,6 +131,8 @@ export class Engine {
 
   stop(): void {
     this.#stopped = true;
+    this.#stopPulse();
+    this.#stopAging();
     this.#link?.stop();
     this.#store.close();
   }
@@ -147,6 +159,7 @@ export class Engine {
     });
     this.#hosts.set(row.peer, host);
     const presence = this.#presences.get(row.peer);
+    if (this.#link?.view().state === 'connected') host.sight({ type: 'link', up: true });
     if (presence !== undefined) host.presence(presence.online, presence.since);
     return host;
   }
@@ -157,6 +170,7 @@ export class Engine {
     else known.row = row;
     this.#dial();
     await this.#follow();
+    await this.#beat();
   }
 
   /** Connects to the relay that the pairing under way or the hosts are at. */
@@ -182,6 +196,8 @@ export class Engine {
     this.#presences.clear();
     for (const asked of this.#asked.values()) this.#fail(asked);
     this.#asked.clear();
+    this.#pulse.disconnected();
+    this.#stopPulse();
     for (const host of this.#hosts.values()) host.disconnected();
   }
 
@@ -195,7 +211,34 @@ export class Engine {
     this.#retries.clear();
     this.#pairing.resend();
     await this.#outbox.resend(lost);
+    this.#pulse.disconnected();
+    for (const host of this.#hosts.values()) host.sight({ type: 'link', up: true });
     await this.#follow();
+    await this.#beat();
+  }
+
+  // --- whether hosts are there
+
+  /** Asks every host, and again after a while; more often while somebody looks. */
+  async #beat(): Promise<void> {
+    this.#stopPulse();
+    if (this.#stopped || this.#link?.view().state !== 'connected') return;
+    for (const host of this.#hosts.values()) await this.#pulse.ask(host);
+    const pause = this.#pulse.pause(this.#isWatched());
+    this.#stopPulse = this.#world.clock.after(pause, () => this.#enqueue(() => this.#beat()));
+  }
+
+  #isWatched(): boolean {
+    return this.#pages.size === 0 || [...this.#pages].some((page) => !this.#unwatched.has(page));
+  }
+
+  /** Tells pages again when what is known grows old by itself. */
+  #age(): void {
+    this.#stopAging();
+    const now = this.#world.clock.now();
+    const deadlines = [...this.#hosts.values()].flatMap((host) => deadlineOf(host.known, now) ?? []);
+    if (deadlines.length === 0) return;
+    this.#stopAging = this.#world.clock.after(Math.min(...deadlines) - now, () => this.#touch());
   }
 
   // --- following streams
@@ -321,6 +364,7 @@ export class Engine {
     try {
       const need = await stream.take(envelopes);
       this.#hasRoom(true);
+      host.sightRead(stream.stream);
       await this.#after(host, stream.stream, need);
     } catch (error) {
       if (!isFull(error)) throw error;
@@ -345,7 +389,9 @@ export class Engine {
   async #subscribed({ host: peer, stream, head, base }: Body<'subscribed'>): Promise<void> {
     const host = this.#hosts.get(peer);
     const need = host?.streamOf(stream)?.subscribed(head, base) ?? { kind: 'nothing' };
-    if (host !== undefined) await this.#after(host, stream, need);
+    if (host === undefined) return;
+    host.sightRead(stream);
+    await this.#after(host, stream, need);
   }
 
   async #page({ request, envelopes, more }: Body<'page'>): Promise<void> {
@@ -385,6 +431,7 @@ export class Engine {
 
   async #problem({ code, letter, request, stream }: Body<'problem'>): Promise<void> {
     if (letter !== null) {
+      if (this.#pulse.refused(letter, this.#hosts, code === 'host_offline')) return;
       if (this.#pairing.isRequest(letter)) await this.#pairing.problem(code);
       else await this.#outbox.problem(letter, code);
     } else if (request !== null) {
@@ -428,7 +475,8 @@ export class Engine {
         throw error;
       }
     }
-    this.#send(encodeFrame('taken', { from: header.from, id: header.id }));
+    // Nobody keeps a probe, so nobody is told that it is safe.
+    if (header.kind !== 'probe') this.#send(encodeFrame('taken', { from: header.from, id: header.id }));
   }
 
   async #believe(header: LetterHeader, letter: Letter): Promise<void> {
@@ -452,9 +500,12 @@ export class Engine {
       }
       case 'pair_answer':
         return this.#pairing.answer(header, plaintext);
+      case 'probe': {
+        const host = this.#hosts.get(header.from);
+        return host === undefined ? undefined : this.#pulse.take(host, plaintext);
+      }
       case 'command':
       case 'pair_request':
-      case 'probe':
         return;
     }
   }
@@ -484,6 +535,7 @@ export class Engine {
   // --- pages
 
   async #serve(from: string, message: ToEngine): Promise<void> {
+    this.#pages.add(from);
     switch (message.type) {
       case 'hello':
         this.#emit({ type: 'overview', overview: this.#overview() });
@@ -540,8 +592,16 @@ export class Engine {
         this.#hosts.delete(message.host);
         this.#touch();
         return;
+      case 'watched': {
+        const before = this.#isWatched();
+        if (message.watched) this.#unwatched.delete(from);
+        else this.#unwatched.add(from);
+        if (this.#isWatched() && !before) await this.#beat();
+        return;
+      }
       case 'nudge':
         this.#link?.nudge();
+        return this.#beat();
     }
   }
 
@@ -639,6 +699,7 @@ export class Engine {
     if (this.#stopped) return;
     for (const session of this.#dirtySessions) this.#post(session);
     this.#dirtySessions.clear();
+    if (this.#dirtyOverview) this.#age();
     if (this.#dirtyOverview) {
       this.#dirtyOverview = false;
       this.#emit({ type: 'overview', overview: this.#overview() });

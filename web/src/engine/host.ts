@@ -1,10 +1,11 @@
 /** A paired host as this device has it: its own log, its verified roster, and its sessions. */
 
 import type { Clock } from '../platform/clock';
-import type { Fleet, HostRecord } from '../protocol/types';
+import type { Fleet, HostRecord, Presence, Sighting } from '../protocol/types';
 import { Failure } from './codes';
 import { applyHostEvent, EMPTY_FLEET } from './fleet';
 import { asStream } from './ids';
+import { NOTHING_KNOWN, sight } from './presence';
 import { continues, type Roster, verifyRoster } from './roster';
 import { SessionLog, type SessionLogEvents } from './session-log';
 import { importVerifyingKey } from './sign';
@@ -28,6 +29,7 @@ export class Host {
   /** Why the roster is not believed. */
   #distrust: Failure | null = null;
   #presence: PresenceView;
+  #known: Presence = NOTHING_KNOWN;
   readonly #store: Store;
   readonly #clock: Clock;
   readonly #events: SessionLogEvents;
@@ -104,10 +106,12 @@ export class Host {
   disconnected(): void {
     if (this.#presence.state === 'online') this.#see(this.#clock.now());
     this.#presence = { state: 'unknown', lastSeen: this.row.lastSeen };
+    if (this.#known.link.value !== false) this.sight({ type: 'link', up: false });
     for (const stream of this.streams()) stream.disconnected();
   }
 
   presence(online: boolean, since: number): void {
+    this.sight({ type: 'host', online });
     if (online) {
       this.#presence = { state: 'online', since };
       this.heard();
@@ -116,6 +120,26 @@ export class Host {
       this.#presence = { state: 'offline', lastSeen: this.row.lastSeen };
     }
     this.#events.hostChanged();
+  }
+
+  /** What is known of the host, each fact with its time. */
+  get known(): Presence {
+    return this.#known;
+  }
+
+  /** Takes note of something that came to be known. */
+  sight(sighting: Sighting): void {
+    this.#known = sight(this.#known, this.#clock.now(), sighting);
+    this.#events.hostChanged();
+  }
+
+  /** A log was read so far. */
+  sightRead(stream: string): void {
+    const { sync, cursor } = this.streamOf(stream) ?? { sync: null, cursor: null };
+    // What waits for a key has arrived, and cannot be counted.
+    const isRead = sync?.state === 'current' || sync?.state === 'reading';
+    const head = cursor ?? 0;
+    this.sight(isRead ? { type: 'read', stream, head } : { type: 'left', stream });
   }
 
   /** Something signed by the host has just arrived. */
@@ -156,6 +180,7 @@ export class Host {
       name: fleet.name === '' ? this.row.name : fleet.name,
       version: fleet.version,
       presence: this.#presence,
+      known: this.#known,
       sync: this.#syncView(),
       sessions: Object.values(fleet.sessions).sort((a, b) => b.at - a.at),
       devices: this.#devices(me),
@@ -202,6 +227,10 @@ export class Host {
   }
 
   #apply(record: HostRecord): void {
+    if (record.event.type === 'session_listed') {
+      const { session, state, at } = record.event.summary;
+      this.#known = sight(this.#known, this.#clock.now(), { type: 'listed', session, state, at });
+    }
     if (record.seq === 1 || record.event.type === 'snapshot') this.#complete = true;
     this.#fleet = applyHostEvent(this.#fleet, record.event);
   }

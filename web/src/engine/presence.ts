@@ -6,11 +6,11 @@ import type { Behind, Echo, Presence, Reach, SessionPresence, Sighting, TurnSeen
 import { asStream } from './ids';
 
 /** How long an echo counts as the present. */
-export const FRESH_MILLIS = 10_000;
+const FRESH_MILLIS = 10_000;
 /** How long a probe may be without its echo. */
 export const SILENT_MILLIS = 5_000;
 /** How long what the relay was handed may take to arrive while nothing of its log does. */
-export const HELD_BACK_MILLIS = 2_000;
+const HELD_BACK_MILLIS = 2_000;
 
 const UNKNOWN = { value: null, seen: null };
 const NO_SESSION: SessionPresence = {

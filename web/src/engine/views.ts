@@ -1,5 +1,5 @@
 /** What passes between a page and the engine. The page never sees a key. */
-import type { Activity, BlobRef, Command, Grant, Session, Summary } from '../protocol/types';
+import type { Activity, BlobRef, Command, Grant, Presence, Session, Summary } from '../protocol/types';
 import type { Code } from './codes';
 import type { Row, Usage } from './rows';
 
@@ -52,6 +52,8 @@ export type HostView = {
   readonly name: string;
   readonly version: string;
   readonly presence: PresenceView;
+  /** What is known of it, each fact with its time; `engine/presence.ts` says what it amounts to. */
+  readonly known: Presence;
   readonly sync: SyncView;
   readonly sessions: readonly Summary[];
   readonly devices: readonly DeviceView[];
@@ -184,5 +186,7 @@ export type ToEngine =
       readonly blob: BlobRef;
     }
   | { readonly type: 'forget_host'; readonly host: string }
+  /** Whether somebody looks at the page: hosts are asked more often then. */
+  | { readonly type: 'watched'; readonly watched: boolean }
   /** The page became visible or the network came back: try now. */
   | { readonly type: 'nudge' };

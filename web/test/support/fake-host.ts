@@ -12,6 +12,7 @@ import type {
   Change,
   Command,
   CommandBody,
+  Echo,
   Entry,
   HostEvent,
   Live,
@@ -42,6 +43,12 @@ export class FakeHost {
   });
   /** The person at the host; by default lets everybody in. */
   onPairing: (code: string, name: string) => Promise<boolean> = async () => true;
+  /** Whether probes are answered. */
+  answers = true;
+  /** What echoes say of sessions. */
+  pulses: Echo['sessions'] = {};
+  /** Echoes that were sent, for playing them again. */
+  readonly echoes: Letter[] = [];
   /** Whether content keys are sent as soon as they exist. */
   sendsKeys = true;
   readonly #logs = new Map<string, Log>();
@@ -215,6 +222,7 @@ export class FakeHost {
   async #letter(letter: Letter): Promise<void> {
     const header = parseLetterHeader(letter);
     if (header.kind === 'pair_request') return this.#pair(header, letter);
+    if (header.kind === 'probe') return this.#probe(header, letter);
     const opened = JSON.parse(fromUtf8(await openLetter(this.identity, letter))) as CommandBody;
     const { command, retries } = opened;
     const wish = { id: header.id, from: header.from, command, retries };
@@ -223,6 +231,25 @@ export class FakeHost {
     if (!isRepeated) this.wishes.push(wish);
     const outcome = isRepeated ? null : await this.onWish(wish);
     if (outcome !== null) await this.send(header.from, 'receipt', { command: wish.id, outcome });
+  }
+
+  async #probe(header: LetterHeader, letter: Letter): Promise<void> {
+    const keys = this.devices.get(header.from);
+    if (!this.answers || keys === undefined) return;
+    const { nonce } = JSON.parse(fromUtf8(await openLetter(this.identity, letter))) as { nonce: string };
+    const echo: Echo = {
+      nonce,
+      now: Date.now(),
+      every_millis: 3_000,
+      idle_millis: 60_000,
+      sessions: this.pulses,
+    };
+    const id = freshId('command', Date.now(), crypto.getRandomValues(new Uint8Array(10)));
+    const route = { from: this.identity.peer, to: header.from, id, notAfter: 0, offer: null };
+    const body = utf8(JSON.stringify({ type: 'echo', ...echo }));
+    const answer = await sealLetter(this.identity, keys.sealing, { suite: 1, kind: 'probe', ...route }, body);
+    this.echoes.push(answer);
+    this.relay.deliver(answer);
   }
 
   async #pair(header: LetterHeader, letter: Letter): Promise<void> {

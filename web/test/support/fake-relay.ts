@@ -132,7 +132,8 @@ export class FakeRelay {
   /** Puts a letter into a device's mailbox and delivers it when it is there. */
   deliver(letter: Letter): void {
     const { to } = parseLetterHeader(letter);
-    this.mailbox.set(to, [...(this.mailbox.get(to) ?? []), letter]);
+    const isProbe = parseLetterHeader(letter).kind === 'probe';
+    if (!isProbe) this.mailbox.set(to, [...(this.mailbox.get(to) ?? []), letter]);
     for (const client of this.clients) if (client.peer === to) client.send(encodeFrame('letter', letter));
   }
 
@@ -160,7 +161,13 @@ export class FakeRelay {
         return;
       case 'letter': {
         const header = parseLetterHeader(frame.body);
-        if (!this.silent) client.send(encodeFrame('posted', { id: header.id }));
+        const isProbe = header.kind === 'probe';
+        if (isProbe && !this.hostOnline) {
+          const nothing = { request: null, stream: null, detail: null, frame: null };
+          client.send(encodeFrame('problem', { code: 'host_offline', letter: header.id, ...nothing }));
+          return;
+        }
+        if (!this.silent && !isProbe) client.send(encodeFrame('posted', { id: header.id }));
         this.toHost(frame.body);
         return;
       }
