@@ -18,6 +18,8 @@ mod queue;
 mod sessions;
 mod up;
 
+pub(crate) use sessions::duration;
+
 /// What every command needs to know.
 pub(crate) struct Context {
     pub(crate) home: PathBuf,

@@ -16,6 +16,7 @@ mod form;
 mod output;
 mod render;
 mod resolve;
+mod seen;
 mod sending;
 mod station;
 mod surface;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use farhelm_core::command::Command;
 use farhelm_core::event::{Live, Record};
 use farhelm_core::fleet::Fleet;
+use farhelm_core::presence::{Presence, Reach, Sighting};
+use farhelm_core::probe::EVERY_MILLIS;
 use farhelm_core::roster::Roster;
 use farhelm_core::session::Session;
 use farhelm_host::local::{Answers, LocalAnswer, LocalClient, LocalRequest, Status, socket_of};
@@ -20,9 +22,14 @@ use crate::failure::Failure;
 use crate::output;
 use crate::render::visible;
 use crate::resolve::matches;
+use crate::seen::Seen;
 
 /// How long a connection may take before what was seen last is good enough to name a session.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// How long a host may take to say that it is there.
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often a host is asked while somebody looks.
+const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(EVERY_MILLIS);
 
 /// The way to a host.
 pub(crate) enum Station {
@@ -52,8 +59,6 @@ pub(crate) enum Log {
 pub(crate) struct Overview {
     pub(crate) fleet: Fleet,
     pub(crate) roster: Option<Roster>,
-    /// Whether the host is connected, as far as anybody knows.
-    pub(crate) host_online: Option<bool>,
     /// Which member this is, when it is a device.
     pub(crate) me: Option<PeerId>,
 }
@@ -94,7 +99,6 @@ impl Station {
                 Ok(Overview {
                     fleet: *fleet,
                     roster,
-                    host_online: Some(true),
                     me: None,
                 })
             }
@@ -103,11 +107,29 @@ impl Station {
                 Ok(Overview {
                     fleet: view.fleet,
                     roster: Some(view.roster),
-                    host_online: view.host_online,
                     me: Some(view.me),
                 })
             }
         }
+    }
+
+    /// What is known of the host at this moment: by its own word, when it answers soon.
+    pub(crate) async fn seen(&self, fleet: &Fleet) -> Result<Seen, Failure> {
+        let presence = match self {
+            Self::Local(local) => {
+                let answer = local.ask_once(&LocalRequest::Pulse).await?;
+                let LocalAnswer::Pulse { host, echo } = answer else {
+                    return Err(unexpected());
+                };
+                let asked = now();
+                let mut presence = Presence::default();
+                presence.apply(asked, &Sighting::Link { up: true });
+                presence.apply(asked, &Sighting::Echoed { host, asked, echo });
+                presence
+            }
+            Self::Joined { client, .. } => client.probe(ANSWER_WITHIN).await?,
+        };
+        Ok(Seen::new(presence, fleet, now()))
     }
 
     /// A session's log from an event on.
@@ -129,6 +151,39 @@ impl Station {
             Self::Joined { client, .. } => {
                 let from = Some(from).filter(|from| *from > 1);
                 Ok(Log::Joined(client.log(session, from, follow).await))
+            }
+        }
+    }
+
+    /// Asks the host again and again whether it is there, and says so whenever that changes. Never
+    /// ends.
+    pub(crate) async fn watch(&self, say: impl Fn(&str)) -> Result<(), Failure> {
+        let Self::Joined { client, .. } = self else {
+            return std::future::pending().await;
+        };
+        client.probe_every(Some(PROBE_EVERY)).await;
+        let mut status = client.status();
+        let (mut reach, mut missing) = (Reach::Live, 0);
+        loop {
+            let seen = Seen::new(
+                status.borrow_and_update().presence.clone(),
+                &Fleet::default(),
+                now(),
+            );
+            // Between two connections it is not known yet whether anything has changed.
+            if seen.reach() != reach && seen.reach() != Reach::Unproven {
+                reach = seen.reach();
+                say(&seen.way());
+            }
+            if seen.withheld() != missing {
+                missing = seen.withheld();
+                say(&seen
+                    .warnings()
+                    .pop()
+                    .unwrap_or_else(|| "what was held back has arrived".to_owned()));
+            }
+            if status.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }

@@ -90,6 +90,7 @@ impl Surface {
             | LocalAnswer::Outcome { .. }
             | LocalAnswer::Fleet { .. }
             | LocalAnswer::Tunnelled { .. }
+            | LocalAnswer::Pulse { .. }
             | LocalAnswer::Answered { .. }
             | LocalAnswer::Done {}
             | LocalAnswer::Failed { .. } => {}

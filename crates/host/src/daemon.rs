@@ -115,6 +115,10 @@ pub(crate) enum Request {
         session: SessionId,
         reply: oneshot::Sender<Option<SessionHandle>>,
     },
+    /// What is known of each session.
+    Pulse {
+        reply: oneshot::Sender<farhelm_core::probe::Echo>,
+    },
     /// Somebody is to answer through the relay.
     RoundTrip {
         of: PeerId,
@@ -391,6 +395,7 @@ impl Daemon {
             Request::Session { session, reply } => {
                 drop(reply.send(self.sessions.get(&session).cloned()));
             }
+            Request::Pulse { reply } => drop(reply.send(self.own_echo().await?)),
             Request::RoundTrip { of, reply } => self.round_trip(of, reply),
             Request::Tunnel { via, reply } => self.open_tunnel(via, reply),
             Request::Tunnelled { tunnel, reply } => {

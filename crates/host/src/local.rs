@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use farhelm_core::command::{Command, Outcome};
 use farhelm_core::event::{Live, Record};
 use farhelm_core::fleet::Fleet;
+use farhelm_core::probe::Echo;
 use farhelm_proto::{Code, PeerId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub const MAX_LINE: usize = 16 * 1024 * 1024;
 pub enum LocalRequest {
     /// How the daemon is.
     Status,
+    /// What is known of each session at this moment.
+    Pulse,
     /// A new session with the environment of this terminal.
     Start {
         /// The folder.
@@ -107,6 +110,13 @@ pub enum LocalAnswer {
     Tunnelled {
         /// It.
         url: String,
+    },
+    /// What is known of each session.
+    Pulse {
+        /// The host.
+        host: PeerId,
+        /// The same that a device is told.
+        echo: Box<Echo>,
     },
     /// The one who was asked has answered.
     Answered {

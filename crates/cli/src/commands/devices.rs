@@ -120,11 +120,16 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
         }
         Station::Joined { client, host } => {
             let view = patiently(&client, client.fleet()).await?;
+            let station = Station::Joined { client, host };
+            let seen = station.seen(&view.fleet).await?;
+            let Station::Joined { host, .. } = &station else {
+                return Ok(());
+            };
             let online = view.host_online;
             if context.json {
                 output::json(&serde_json::json!({
                     "device": view.me, "host": host.peer(), "name": view.fleet.name,
-                    "relay": host.relay, "host_online": online,
+                    "relay": host.relay, "host_online": online, "presence": seen.json(),
                 }));
                 return Ok(());
             }
@@ -135,12 +140,13 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
                 host.peer()
             ));
             output::line(&format!("relay     up at {}", host.relay));
-            let reach = match online {
-                Some(true) => "connected to the relay",
-                Some(false) => "not connected to the relay; commands wait for it",
-                None => "unknown",
-            };
-            output::line(&format!("link      the host is {reach}"));
+            output::line(&format!("link      {}", seen.way()));
+            if seen.withheld() > 0 {
+                seen.warnings()
+                    .pop()
+                    .iter()
+                    .for_each(|warning| output::note(warning));
+            }
         }
     }
     Ok(())

@@ -10,12 +10,15 @@ use crate::failure::Failure;
 use crate::output;
 use crate::render::{Renderer, visible};
 use crate::resolve::{self, short};
+use crate::seen::Seen;
 use crate::sending::apply;
-use crate::station::{Piece, Station, instant};
+use crate::station::{Log, Piece, Station, instant};
 use crate::surface::gone;
 
 pub(super) async fn list(context: &Context, all: bool) -> Result<(), Failure> {
-    let overview = context.station().await?.overview().await?;
+    let station = context.station().await?;
+    let overview = station.overview().await?;
+    let seen = station.seen(&overview.fleet).await?;
     let mut sessions: Vec<&Summary> = overview
         .fleet
         .sessions
@@ -24,28 +27,32 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<(), Failure> {
         .collect();
     sessions.sort_by_key(|summary| std::cmp::Reverse(summary.at));
     if context.json {
-        output::json(&sessions);
+        let rows: Vec<_> = sessions
+            .iter()
+            .map(|summary| with_presence(summary, &seen))
+            .collect();
+        output::json(&rows);
         return Ok(());
     }
-    if overview.host_online == Some(false) {
-        output::note("the host is not connected; this is how it was");
+    for warning in seen.warnings() {
+        output::note(&warning);
     }
     if sessions.is_empty() {
         output::note("no sessions; start one with `farhelm up`");
     }
-    output::table(&sessions.into_iter().map(row).collect::<Vec<_>>());
+    let rows = sessions.into_iter().map(|summary| row(summary, &seen));
+    output::table(&rows.collect::<Vec<_>>());
     Ok(())
 }
 
-fn row(summary: &Summary) -> Vec<String> {
-    let state = match summary.state {
-        Activity::Starting => "starting".to_owned(),
-        Activity::Idle => "idle".to_owned(),
-        Activity::Running => "running".to_owned(),
-        Activity::RequiresAction => format!("asks ({})", summary.pending),
-        Activity::AgentGone => "agent gone".to_owned(),
-        Activity::Ended => "ended".to_owned(),
-    };
+/// A summary with what is known of the session at this moment.
+fn with_presence(summary: &Summary, seen: &Seen) -> serde_json::Value {
+    let mut row = serde_json::to_value(summary).unwrap_or_default();
+    row["presence"] = seen.json_of(summary.session);
+    row
+}
+
+fn row(summary: &Summary, seen: &Seen) -> Vec<String> {
     let branch = summary
         .branch
         .as_ref()
@@ -54,7 +61,7 @@ fn row(summary: &Summary) -> Vec<String> {
     let age = instant().millis_since(summary.at) / 1000;
     vec![
         short(&summary.session),
-        state,
+        seen.state(summary),
         visible(&summary.agent),
         visible(&summary.title),
         format!("{}{branch}", visible(&summary.dir)),
@@ -63,7 +70,7 @@ fn row(summary: &Summary) -> Vec<String> {
 }
 
 /// A number of seconds as people say it.
-pub(super) fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
@@ -79,8 +86,27 @@ pub(super) async fn log(
     follow: bool,
 ) -> Result<(), Failure> {
     let station = context.station().await?;
-    let session = find(&station, wanted).await?;
+    let overview = station.overview().await?;
+    let session = resolve::session(&overview.fleet, wanted)?;
+    let seen = station.seen(&overview.fleet).await?;
+    if let Some(summary) = overview.fleet.sessions.get(&session)
+        && !context.json
+    {
+        output::note(&format!("── {}", seen.line(summary)));
+    }
     let mut log = station.log(session, from, follow).await?;
+    let watched = station.watch(|news| {
+        if !context.json {
+            output::note(&format!("── {news}"));
+        }
+    });
+    tokio::select! {
+        printed = print_log(context, &mut log, follow) => printed,
+        never = watched, if follow => never,
+    }
+}
+
+async fn print_log(context: &Context, log: &mut Log, follow: bool) -> Result<(), Failure> {
     let mut renderer = Renderer::default();
     let (mut ended, mut caught_up) = (false, false);
     while let Some(piece) = log.next().await? {

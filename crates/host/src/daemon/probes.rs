@@ -108,6 +108,15 @@ impl Daemon {
         Some(member.keys)
     }
 
+    /// The same that a device is told, for somebody at this machine.
+    pub(super) async fn own_echo(&self) -> Result<Echo, JournalError> {
+        let everything = Probe {
+            nonce: String::new(),
+            sessions: None,
+        };
+        self.echo(everything).await
+    }
+
     /// What is known here at this moment.
     async fn echo(&self, probe: Probe) -> Result<Echo, JournalError> {
         // Before the journal is read: what was sent may only be less than what is said here.

@@ -181,6 +181,13 @@ async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Re
                 Err(_) => Err(busy()),
             }
         }
+        LocalRequest::Pulse => {
+            let (reply, echo) = oneshot::channel();
+            tell(daemon, Request::Pulse { reply }).await?;
+            let echo = Box::new(echo.await.map_err(|_| busy())?);
+            let host = daemon.host.peer();
+            out.say(&LocalAnswer::Pulse { host, echo }).await
+        }
         LocalRequest::RoundTrip { of } => {
             let (reply, answer) = oneshot::channel();
             tell(daemon, Request::RoundTrip { of, reply }).await?;
