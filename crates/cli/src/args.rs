@@ -120,6 +120,13 @@ pub(crate) enum Command {
     },
     /// Say how the daemon, the relay and the fleet are
     Status,
+    /// Look at everything that a message needs on its way, and name what is wrong
+    Doctor,
+    /// Make the daemon a service of this user: started with the machine, and again when it ends
+    Service {
+        #[command(subcommand)]
+        action: crate::commands::service::Action,
+    },
     /// End the daemon and its agents
     Down,
     /// Run the relay alone; the program farhelm-relay does the same
@@ -290,5 +297,8 @@ pub(crate) enum HostCommand {
         /// The relay to use
         #[arg(long, value_name = "URL")]
         relay: Option<String>,
+        /// Wait while another daemon uses the state folder
+        #[arg(long)]
+        wait: bool,
     },
 }

@@ -12,9 +12,11 @@ use crate::station::Station;
 
 mod approvals;
 mod devices;
+mod doctor;
 mod outbox;
 mod pair;
 mod queue;
+pub(crate) mod service;
 mod sessions;
 mod up;
 
@@ -54,6 +56,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     if let Command::Relay(relay) = args.command {
         return Ok(farhelm_relay::program::main(*relay));
+    }
+    if let Command::Service { action } = args.command {
+        return service::run(&context, action).map(|()| ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -98,15 +103,18 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
         } => sessions::stop(context, &session, end, &sending).await,
         Command::Resume { session, sending } => sessions::resume(context, &session, &sending).await,
         Command::Status => devices::status(context).await,
+        Command::Doctor => doctor::run(context).await,
         Command::Down => devices::down(context).await,
         #[cfg(debug_assertions)]
         Command::Failpoints => {
             fail::names().for_each(crate::output::line);
             Ok(())
         }
-        Command::Relay(_) | Command::ScriptedAgent { .. } => Ok(()),
+        Command::Relay(_) | Command::ScriptedAgent { .. } | Command::Service { .. } => Ok(()),
         Command::Host(host) => match host.command {
-            HostCommand::Run { relay } => crate::daemon::run(&context.home, relay).await,
+            HostCommand::Run { relay, wait } => {
+                crate::daemon::run(&context.home, relay, wait).await
+            }
         },
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use farhelm_host::config::Config;
 use farhelm_host::daemon::{Daemon, DaemonOptions, RelayChoice};
-use farhelm_host::home::Home;
+use farhelm_host::home::{Home, HomeLock};
 use farhelm_host::local::{LocalClient, socket_of};
 use farhelm_proto::{Code, PeerId};
 use farhelm_relay::Relay;
@@ -108,11 +108,11 @@ fn read_failure(said: &str) -> Failure {
 }
 
 /// Is the daemon, until it is told to stop.
-pub(crate) async fn run(home: &Path, relay: Option<String>) -> Result<(), Failure> {
+pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Result<(), Failure> {
     // Apart from the terminal that started it. It fails only for a leader, who is apart already.
     let _apart = rustix::process::setsid().is_ok();
     let home = Home::open(home.to_owned())?;
-    let _lock = home.lock()?;
+    let _lock = lock(&home, wait).await?;
     start_log(&home);
     let mut config = Config::read(&home.config())?;
     config.relay = relay.or(config.relay);
@@ -140,13 +140,29 @@ pub(crate) async fn run(home: &Path, relay: Option<String>) -> Result<(), Failur
         result
     };
     let (result, ()) = tokio::join!(running, async {
-        tokio::select! { () = listening => {}, () = stop.cancelled() => {} }
+        tokio::select! {
+            () = listening => {}
+            () = stop.cancelled() => {}
+            () = crate::ready::tell(LocalClient::new(&home.socket())) => {}
+        }
     });
     if let Some(relay) = embedded.and_then(Arc::into_inner) {
         relay.shutdown().await;
     }
     drop(std::fs::remove_file(home.socket()));
     result.map_err(Failure::from)
+}
+
+/// The state folder for this process alone; with `wait` once another daemon has given it back.
+async fn lock(home: &Home, wait: bool) -> Result<HomeLock, Failure> {
+    loop {
+        match home.lock() {
+            Err(error) if wait && error.code == Code::AlreadyRunning => {
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// The relay that the configuration names, or one inside this process.

@@ -41,22 +41,23 @@ impl Failure {
     /// 1 cannot, 3 unreachable, 5 kept here and not sent yet, 4 denied, 70 our bug. (2, usage, is said by the parser.)
     pub(crate) const fn exit_code(&self) -> u8 {
         use Code::{
-            BadProof, CaptivePortal, Forbidden, HostOffline, Intercepted, Internal, NotARelay,
-            NotAllowed, NotPaired, NotRunning, PairingRefused, RelayUnreachable, Restarting,
-            Revoked, Timeout,
+            BadProof, CaptivePortal, Forbidden, HostOffline, HostSilent, Intercepted, Internal,
+            NotARelay, NotAllowed, NotPaired, NotRunning, PairingRefused, RelayUnreachable,
+            Restarting, Revoked, Timeout,
         };
         if self.kept.is_some() {
             5
         } else if matches!(
             self.code,
             RelayUnreachable
-                | CaptivePortal
-                | Intercepted
-                | NotARelay
                 | HostOffline
+                | HostSilent
                 | NotRunning
                 | Timeout
                 | Restarting
+                | CaptivePortal
+                | Intercepted
+                | NotARelay
         ) {
             3
         } else if matches!(

@@ -14,6 +14,7 @@ mod daemon;
 mod failure;
 mod form;
 mod output;
+mod ready;
 mod render;
 mod resolve;
 mod seen;

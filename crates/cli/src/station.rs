@@ -7,7 +7,7 @@ use std::time::Duration;
 use farhelm_core::command::Command;
 use farhelm_core::event::{Live, Record};
 use farhelm_core::fleet::Fleet;
-use farhelm_core::presence::{Presence, Reach, Sighting};
+use farhelm_core::presence::{Presence, Reach, SILENT_MILLIS, Sighting};
 use farhelm_core::probe::EVERY_MILLIS;
 use farhelm_core::roster::Roster;
 use farhelm_core::session::Session;
@@ -27,7 +27,7 @@ use crate::seen::Seen;
 /// How long a connection may take before what was seen last is good enough to name a session.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// How long a host may take to say that it is there.
-const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_millis(SILENT_MILLIS + 500);
 /// How often a host is asked while somebody looks.
 const PROBE_EVERY: std::time::Duration = std::time::Duration::from_millis(EVERY_MILLIS);
 
@@ -70,6 +70,11 @@ impl Station {
         if wanted.is_none() && local.is_running().await {
             return Ok(Self::Local(local));
         }
+        Self::joined(home, wanted).await
+    }
+
+    /// The way to a host that this machine is joined to.
+    pub(crate) async fn joined(home: &Path, wanted: Option<&str>) -> Result<Self, Failure> {
         let known = if device_folder(home).exists() {
             Store::open(&device_folder(home))?.hosts()?
         } else {

@@ -28,6 +28,8 @@ fn every_command_explains_itself() {
         "deny",
         "stop",
         "status",
+        "doctor",
+        "service",
         "down",
         "relay",
     ];

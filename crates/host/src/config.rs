@@ -25,6 +25,8 @@ pub struct Config {
     pub relay_port: Option<u16>,
     /// The agent of a session that names none; the first one found unless set.
     pub agent: Option<String>,
+    /// Whether the machine is kept from sleeping while a turn runs; it is, unless this is false.
+    pub keep_awake: Option<bool>,
     /// How long an agent may take until it answers, in seconds.
     pub agent_start_s: Option<u64>,
     /// Agents, by name: over what is known, or new ones.

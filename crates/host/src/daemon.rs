@@ -25,6 +25,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentError;
+use crate::awake::Awake;
 use crate::config::Config;
 use crate::home::Home;
 use crate::journal::{Journal, JournalError};
@@ -143,6 +144,7 @@ pub(crate) struct DaemonHandle {
     pub(crate) fleet: watch::Receiver<Arc<Fleet>>,
     pub(crate) relay: watch::Receiver<RelayState>,
     pub(crate) public_url: watch::Receiver<String>,
+    pub(crate) relay_url: String,
     pub(crate) journal: Journal,
     pub(crate) host: Arc<Identity>,
     pub(crate) config: Arc<Config>,
@@ -179,6 +181,7 @@ pub struct Daemon {
     deferred: VecDeque<Letter>,
     routes: Routes,
     probes: probes::Probes,
+    awake: Awake,
     stop: CancellationToken,
 }
 
@@ -271,6 +274,7 @@ impl Daemon {
             deferred: VecDeque::new(),
             routes: Routes::default(),
             probes: probes::Probes::default(),
+            awake: Awake::new(config.keep_awake != Some(false) && !farhelm_world::is_played()),
             stop: stop.clone(),
         };
         fail::point("host.daemon.before_start_noted");
@@ -300,6 +304,7 @@ impl Daemon {
             fleet: fleet_seen,
             relay: uplink.state(),
             public_url: public_url_seen,
+            relay_url: daemon.relay.url().to_owned(),
             journal,
             host: identity,
             config,

@@ -9,6 +9,7 @@
 //! that order.
 
 pub mod agents;
+mod awake;
 mod clip;
 pub mod config;
 pub mod daemon;

@@ -69,6 +69,8 @@ pub enum LocalRequest {
         /// Whether `via` is a command line.
         is_command: bool,
     },
+    /// Whether the journal can be written to.
+    Journal,
     /// Somebody is to answer through the relay.
     RoundTrip {
         /// Who: a device, or this host itself, by the way there and back.
@@ -118,7 +120,7 @@ pub enum LocalAnswer {
         /// The same that a device is told.
         echo: Box<Echo>,
     },
-    /// The one who was asked has answered.
+    /// It was done, or the one who was asked has answered.
     Answered {
         /// How long it took.
         millis: u64,
@@ -149,6 +151,9 @@ pub struct Status {
     pub name: String,
     /// The address that pairing links have.
     pub url: String,
+    /// The address by which the daemon reaches its relay.
+    #[serde(default)]
+    pub relay_url: String,
     /// The relay's state: `connecting`, `up` or `down`.
     pub relay: String,
     /// How frames get there: `websocket`, or `http` where something in between lets none through.

@@ -69,6 +69,12 @@ fn current() -> Option<Arc<dyn World>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
+/// Whether a simulation plays this machine: nothing of the real one is to be touched.
+#[must_use]
+pub fn is_played() -> bool {
+    CURRENT.with_borrow(Option::is_some)
+}
+
 /// The time of day, in milliseconds since the Unix epoch.
 #[must_use]
 pub fn millis() -> u64 {

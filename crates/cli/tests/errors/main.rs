@@ -8,10 +8,13 @@
 )]
 
 mod agents;
+mod awake;
 mod commands;
 mod crashes;
+mod doctor;
 mod links;
 mod relays;
+mod service;
 mod state;
 #[path = "../support/mod.rs"]
 mod support;

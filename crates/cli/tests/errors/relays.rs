@@ -230,7 +230,7 @@ fn websocket_that_answers(frame: &Frame) -> (u16, tokio::runtime::Runtime) {
 }
 
 /// A web server that knows nothing but a page, for as long as the test runs.
-fn web_page() -> u16 {
+pub(crate) fn web_page() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let serve = |mut stream: TcpStream| {

@@ -1,6 +1,6 @@
 //! The host's own log.
 
-use farhelm_core::event::{HostEvent, HostRecord};
+use farhelm_core::event::{Activity, HostEvent, HostRecord};
 use farhelm_core::fleet::Fleet;
 use farhelm_core::keys::Identity;
 use farhelm_core::roster::Roster;
@@ -156,6 +156,16 @@ impl Daemon {
         Ok(self.writer.head())
     }
 
+    /// Whether a turn runs in any session; one that waits for a person's answer does, too.
+    fn has_turn(&self) -> bool {
+        self.sessions.values().any(|handle| {
+            matches!(
+                handle.summary.borrow().state,
+                Activity::Running | Activity::RequiresAction
+            )
+        })
+    }
+
     /// Notes what has changed in the list of sessions.
     pub(super) async fn list_sessions(&mut self) -> Result<(), JournalError> {
         let mut events = Vec::new();
@@ -173,6 +183,7 @@ impl Daemon {
         if !events.is_empty() {
             self.extend(events, None, Vec::new()).await?;
         }
+        self.awake.is_needed(self.has_turn());
         let ended = |id: &farhelm_proto::SessionId| {
             self.fleet
                 .sessions

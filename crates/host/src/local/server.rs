@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use farhelm_core::event::{Activity, Record};
-use farhelm_proto::{Code, SessionId};
+use farhelm_proto::{Code, CommandId, SessionId};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, oneshot};
 use super::{LocalAnswer, LocalRequest, MAX_LINE, Status};
 use crate::config::AgentChoice;
 use crate::daemon::{DaemonHandle, Request};
+use crate::journal::Op;
 use crate::session::{Seen, SessionHandle, Spec, open_records};
 use crate::tunnel::Via;
 use crate::uplink::RelayState;
@@ -188,6 +189,12 @@ async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Re
             let host = daemon.host.peer();
             out.say(&LocalAnswer::Pulse { host, echo }).await
         }
+        LocalRequest::Journal => {
+            let begin = tokio::time::Instant::now();
+            try_journal(daemon).await.map_err(journal_failed)?;
+            let millis = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+            out.say(&LocalAnswer::Answered { millis }).await
+        }
         LocalRequest::RoundTrip { of } => {
             let (reply, answer) = oneshot::channel();
             tell(daemon, Request::RoundTrip { of, reply }).await?;
@@ -206,6 +213,14 @@ async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Re
             Ok(())
         }
     }
+}
+
+/// Writes something to the journal that leaves nothing behind.
+async fn try_journal(daemon: &DaemonHandle) -> Result<(), crate::journal::JournalError> {
+    let id = CommandId::fresh(farhelm_link::clock::now(), farhelm_link::rng::random());
+    let (to, frame) = (daemon.host.peer(), bytes::Bytes::new());
+    let ops = vec![Op::Letter { id, to, frame }, Op::LetterPosted { id }];
+    daemon.journal.commit(ops).await
 }
 
 async fn tell(daemon: &DaemonHandle, request: Request) -> Result<(), Failure> {
@@ -261,6 +276,7 @@ fn status(daemon: &DaemonHandle) -> Status {
         host: daemon.host.peer(),
         name: fleet.name.clone(),
         url: daemon.public_url.borrow().clone(),
+        relay_url: daemon.relay_url.clone(),
         relay: relay.to_owned(),
         relay_way,
         relay_error,
