@@ -135,7 +135,7 @@ fn without_a_manager_it_says_what_to_do() {
 
 #[test]
 fn a_launch_agent_is_written_where_launchd_is() {
-    let mut scene = Scene::new(false);
+    let scene = Scene::new(false);
     scene.stand_in("launchctl", "case $1 in version|bootstrap|bootout|enable) exit 0;; print) echo 'state = running';; esac");
     let made = scene.host.json(&["service", "install"]);
     assert_eq!(
@@ -259,7 +259,7 @@ impl Scene {
             .collect()
     }
 
-    fn stand_in(&mut self, program: &str, text: &str) {
+    fn stand_in(&self, program: &str, text: &str) {
         let path = self.world.path().join("bin").join(program);
         let log = self.asked_file();
         script(
@@ -269,7 +269,7 @@ impl Scene {
     }
 
     /// Programs that remember what they were asked, in files.
-    fn systemd(&mut self) {
+    fn systemd(&self) {
         let world = self.world.path().display().to_string();
         self.stand_in(
             "systemctl",

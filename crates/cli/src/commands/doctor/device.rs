@@ -31,13 +31,14 @@ pub(super) async fn look(context: &Context, report: &mut Report) -> Result<(), F
         return Ok(());
     }
     let view = client.fleet_within(PATIENCE).await;
-    let member = view.as_ref().map_err(|error| match error.code {
-        Code::NotFound | Code::Revoked => Trouble::new(
-            Code::Revoked,
-            error.text.clone(),
-            "look for this machine in `farhelm devices` on the host; if it is not there, join it again with `farhelm join LINK`",
-        ),
-        code => Trouble::new(code, error.text.clone(), "start the host, and look at it with `farhelm doctor` there"),
+    let member = view.as_ref().map_err(|error| {
+        if matches!(error.code, Code::NotFound | Code::Revoked) {
+            let cure = "look for this machine in `farhelm devices` on the host; if it is not there, join it again \
+                        with `farhelm join LINK`";
+            return Trouble::new(Code::Revoked, error.text.clone(), cure);
+        }
+        let cure = "start the host, and look at it with `farhelm doctor` there";
+        Trouble::new(error.code, error.text.clone(), cure)
     });
     let member = member.and_then(belongs);
     if !report.look("membership", member) {

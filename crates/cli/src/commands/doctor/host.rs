@@ -201,13 +201,12 @@ async fn look_at_ways(local: &LocalClient, host: PeerId, report: &mut Report) {
 
 async fn round_trip(local: &LocalClient, of: PeerId) -> Result<u64, (Code, String)> {
     let answer = local.ask_once(&LocalRequest::RoundTrip { of }).await;
-    match answer.map_err(|error| (error.code, error.text))? {
-        LocalAnswer::Answered { millis } => Ok(millis),
-        _ => Err((
-            Code::UnsupportedVersion,
-            "the daemon is of another version".to_owned(),
-        )),
+    let answer = answer.map_err(|error| (error.code, error.text))?;
+    if let LocalAnswer::Answered { millis } = answer {
+        return Ok(millis);
     }
+    let text = "the daemon is of another version".to_owned();
+    Err((Code::UnsupportedVersion, text))
 }
 
 /// Whether the address that devices are given leads to the relay.
