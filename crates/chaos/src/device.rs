@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use farhelm_core::ask::{ChoiceKind, Verdict, digest};
 use farhelm_core::command::Command;
 use farhelm_core::event::{Event, Record};
@@ -14,6 +14,7 @@ use farhelm_link::clock;
 use farhelm_link::device::{Client, DeviceError, KnownHost, LogItem, Sent, Stage, Store};
 use farhelm_proto::{ApprovalId, Code, PeerId, SessionId};
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::chance::Chance;
@@ -23,6 +24,9 @@ use crate::oracle::Wish;
 const WISH_MILLIS: u64 = 24 * 3600 * 1000;
 /// How long a log may stand still before a read of it is begun anew.
 const STILL: Duration = Duration::from_secs(20);
+
+/// How long passes before a log that ended is asked for again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A paired device.
 pub struct Device {
@@ -180,38 +184,14 @@ impl Device {
             .await
     }
 
-    /// Follows a session from an event on, across everything that happens to the connection; `see` says whether it is
-    /// over.
-    ///
-    /// # Errors
-    ///
-    /// When the log is not to be believed.
-    pub async fn follow(
-        &self,
-        session: SessionId,
-        mut from: u64,
-        mut see: impl AsyncFnMut(&Record) -> anyhow::Result<bool>,
-    ) -> anyhow::Result<()> {
-        loop {
-            let mut items = self
-                .client
-                .log_within(session, Some(from), true, STILL)
-                .await;
-            while let Some(item) = items.recv().await {
-                match item {
-                    Ok(LogItem::Record(record)) => {
-                        if record.seq != from {
-                            bail!("event {} in place of {from}", record.seq);
-                        }
-                        from += 1;
-                        if see(&record).await? {
-                            return Ok(());
-                        }
-                    }
-                    Ok(LogItem::Live(_) | LogItem::CaughtUp) => {}
-                    Err(error) => give_in(error)?,
-                }
-            }
+    /// Follows a session from its beginning, across everything that happens to the connection.
+    #[must_use]
+    pub const fn follow(&self, session: SessionId) -> Following<'_> {
+        Following {
+            device: self,
+            session,
+            next: 1,
+            items: None,
         }
     }
 
@@ -226,15 +206,15 @@ impl Device {
         turns: usize,
         chance: &mut Chance,
     ) -> anyhow::Result<()> {
-        let mut ended = 0;
-        let see = async |record: &Record| {
+        let (mut ended, mut records) = (0, self.follow(session));
+        while ended < turns {
+            let record = records.next().await?;
             if let Event::ApprovalRequested { approval, ask, .. } = &record.event {
                 self.decide(session, *approval, ask, chance).await?;
             }
             ended += usize::from(matches!(record.event, Event::TurnEnded { .. }));
-            Ok(ended >= turns)
-        };
-        self.follow(session, 1, see).await
+        }
+        Ok(())
     }
 
     /// All of a session that it shows, up to the event `head`, as JSON.
@@ -243,13 +223,57 @@ impl Device {
     ///
     /// Like [`Self::follow`].
     pub async fn transcript(&self, session: SessionId, head: u64) -> anyhow::Result<Vec<Value>> {
-        let mut shown = Vec::new();
-        let see = async |record: &Record| {
-            shown.push(serde_json::to_value(record)?);
-            Ok(record.seq >= head)
-        };
-        self.follow(session, 1, see).await?;
+        let (mut shown, mut records) = (Vec::new(), self.follow(session));
+        while (shown.len() as u64) < head {
+            shown.push(serde_json::to_value(records.next().await?)?);
+        }
         Ok(shown)
+    }
+}
+
+/// A session's events as they come, each once.
+pub struct Following<'a> {
+    device: &'a Device,
+    session: SessionId,
+    next: u64,
+    items: Option<mpsc::Receiver<Result<LogItem, DeviceError>>>,
+}
+
+impl Following<'_> {
+    /// The next event.
+    ///
+    /// # Errors
+    ///
+    /// When the log is not to be believed, or leaves something out.
+    pub async fn next(&mut self) -> anyhow::Result<Record> {
+        loop {
+            let items = match &mut self.items {
+                Some(items) => items,
+                None => {
+                    let client = &self.device.client;
+                    let asked = client.log_within(self.session, Some(self.next), true, STILL);
+                    self.items.insert(asked.await)
+                }
+            };
+            match items.recv().await {
+                Some(Ok(LogItem::Record(record))) => {
+                    ensure!(
+                        record.seq == self.next,
+                        "event {} in place of {}",
+                        record.seq,
+                        self.next
+                    );
+                    self.next += 1;
+                    return Ok(*record);
+                }
+                Some(Ok(LogItem::Live(_) | LogItem::CaughtUp)) => {}
+                Some(Err(error)) => give_in(error)?,
+                None => {
+                    self.items = None;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
     }
 }
 

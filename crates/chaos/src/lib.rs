@@ -12,6 +12,7 @@ pub mod device;
 #[cfg(feature = "evil")]
 pub mod evil;
 pub mod oracle;
+pub mod person;
 pub mod program;
 pub mod proxy;
 pub mod record;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use farhelm_core::command::Outcome;
 use serde_json::Value;
 
-use crate::record::Agent;
+use crate::record::{Agent, Message};
 
 /// What a device was told of a wish.
 #[derive(Clone, Debug)]
@@ -189,35 +189,52 @@ fn heard(told: &Told, agent: &Agent, verdict: &mut Verdict) {
     }
 }
 
-/// What the log says that the agent said is what it said, byte for byte.
+/// What the log says that the agent said is what it said, byte for byte. Only the last words of a run that was followed by
+/// another may be missing: those of a program that was killed before anybody read them.
 fn said(told: &Told, agent: &Agent, verdict: &mut Verdict) {
-    for place in 0..agent.said.len().max(told.said.len()) {
-        match (agent.said.get(place), told.said.get(place)) {
-            (Some(said), Some(shown)) if said == shown => {}
-            (Some((id, said)), Some((_, shown))) => {
+    let mut shown = told.said.iter().peekable();
+    let mut cut_in = None;
+    for Message { run, id, text } in &agent.said {
+        let is_last_run = *run == agent.runs;
+        match shown.peek() {
+            Some((message, words)) if message == id && words == text && cut_in != Some(*run) => {
+                shown.next();
+            }
+            Some((message, words))
+                if message == id && !is_last_run && text.starts_with(words.as_str()) =>
+            {
+                shown.next();
+                cut_in = Some(*run);
+            }
+            Some(_) | None if !is_last_run => cut_in = Some(*run),
+            Some((message, words)) => {
                 verdict
                     .misreported
-                    .push(format!("{id}: said {said:?}, shown {shown:?}"));
+                    .push(format!("{id}: said {text:?}, shown {message}: {words:?}"));
                 return;
             }
-            (Some((id, said)), None) => verdict.lost.push(format!("{id}: {said:?} is not shown")),
-            (None, Some((id, shown))) => verdict
-                .doubled
-                .push(format!("{id}: {shown:?} was not said")),
-            (None, None) => {}
+            None => verdict.lost.push(format!("{id}: {text:?} is not shown")),
         }
+    }
+    for (id, words) in shown {
+        verdict
+            .doubled
+            .push(format!("{id}: {words:?} was not said"));
     }
 }
 
 /// Each question is shown once, decided once, and answered as decided, once.
 fn asked(told: &Told, agent: &Agent, verdict: &mut Verdict) {
-    let mut shown = told.asks.iter();
+    let mut shown = told.asks.iter().peekable();
     for asked in &agent.asked {
         verdict.looked_at += 1;
-        let Some(ask) = shown.find(|ask| ask.title == asked.title) else {
-            verdict
-                .lost
-                .push(format!("the question {:?} is not shown", asked.title));
+        let Some(ask) = shown.next_if(|ask| ask.title == asked.title) else {
+            // What a program asked right before it was killed, nobody may have read.
+            if asked.run == agent.runs {
+                verdict
+                    .lost
+                    .push(format!("the question {:?} is not shown", asked.title));
+            }
             continue;
         };
         if ask.decided.len() > 1 {
@@ -254,6 +271,11 @@ fn asked(told: &Told, agent: &Agent, verdict: &mut Verdict) {
             );
             verdict.misreported.push(text);
         }
+    }
+    for ask in shown {
+        verdict
+            .doubled
+            .push(format!("{:?} is shown and was not asked", ask.title));
     }
 }
 
@@ -320,7 +342,14 @@ impl Told {
 fn is_main(event: &Value) -> bool {
     matches!(
         event["type"].as_str(),
-        Some("prompt_queued" | "approval_decided" | "prompt_withdrawn" | "turn_cancel_requested")
+        Some(
+            "prompt_queued"
+                | "approval_decided"
+                | "prompt_withdrawn"
+                | "turn_cancel_requested"
+                | "queue_resumed"
+                | "agent_restarting"
+        )
     )
 }
 

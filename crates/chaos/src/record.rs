@@ -10,17 +10,30 @@ use serde_json::Value;
 pub struct Agent {
     /// The prompts that it was given, in order.
     pub heard: Vec<String>,
-    /// What it said, in order: each message's text by its id.
-    pub said: Vec<(String, String)>,
+    /// What it said, in order.
+    pub said: Vec<Message>,
     /// What it asked, in order.
     pub asked: Vec<Asked>,
     /// How often it was started.
     pub runs: usize,
 }
 
+/// A message of the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// In which of its runs, from 1.
+    pub run: usize,
+    /// Its id.
+    pub id: String,
+    /// All of it.
+    pub text: String,
+}
+
 /// A question of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
+    /// In which of the agent's runs, from 1.
+    pub run: usize,
     /// The question's title.
     pub title: String,
     /// Every answer that it got: an option, or `cancelled`.
@@ -83,9 +96,13 @@ impl Agent {
                 if update["sessionUpdate"] == "agent_message_chunk" {
                     let id = update["messageId"].as_str().unwrap_or_default();
                     let text = update["content"]["text"].as_str().unwrap_or_default();
-                    match self.said.last_mut().filter(|(last, _)| last == id) {
-                        Some((_, words)) => words.push_str(text),
-                        None => self.said.push((id.to_owned(), text.to_owned())),
+                    match self.said.last_mut().filter(|last| last.id == id) {
+                        Some(message) => message.text.push_str(text),
+                        None => self.said.push(Message {
+                            run: self.runs,
+                            id: id.to_owned(),
+                            text: text.to_owned(),
+                        }),
                     }
                 }
             }
@@ -95,6 +112,7 @@ impl Agent {
                 }
                 let title = message["params"]["toolCall"]["title"].as_str();
                 self.asked.push(Asked {
+                    run: self.runs,
                     title: title.unwrap_or_default().to_owned(),
                     answers: Vec::new(),
                 });

@@ -96,12 +96,15 @@ impl World {
         for name in ["user", "host", "devices", "sessions"] {
             std::fs::create_dir(at(name))?;
         }
-        let environment = BTreeMap::from([
+        let mut environment = BTreeMap::from([
             ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
             ("HOME".to_owned(), text(at("user"))),
             ("FARHELM_HOME".to_owned(), text(at("host"))),
             ("FARHELM_SCRIPTED_STATE".to_owned(), text(at("scripted"))),
         ]);
+        for name in ["FARHELM_LOG", "FARHELM_RELAY_LOG"] {
+            environment.extend(std::env::var(name).map(|level| (name.to_owned(), level)));
+        }
         let host_road = Proxy::start(address).await?;
         let device_road = Proxy::start(address).await?;
         let (listen, data) = (address.to_string(), text(at("relay")));

@@ -5,7 +5,7 @@ use farhelm_proto::{Code, StreamId};
 use serde_json::json;
 
 use super::*;
-use crate::record::Asked;
+use crate::record::{Asked, Message};
 
 #[test]
 fn the_truth_is_clean() {
@@ -28,10 +28,10 @@ fn what_the_agent_heard_twice_or_never_is_found() {
 #[test]
 fn a_byte_that_was_changed_lost_or_doubled_is_found() {
     let mut other = record();
-    other.said[0].1.push('!');
+    other.said[0].text.push('!');
     assert_eq!(agent(&log(), &other).misreported.len(), 1);
     other = record();
-    other.said.push(("b".to_owned(), "more".to_owned()));
+    other.said.push(message("b", "more"));
     assert_eq!(agent(&log(), &other).lost.len(), 1);
     other.said.clear();
     assert_eq!(agent(&log(), &other).doubled.len(), 1);
@@ -48,6 +48,7 @@ fn an_answer_that_was_changed_doubled_or_made_up_is_found() {
     assert_eq!(agent(&log(), &other).misreported.len(), 1);
     other.asked[0].title = "another?".to_owned();
     assert_eq!(agent(&log(), &other).lost.len(), 1);
+    assert_eq!(agent(&log(), &other).doubled.len(), 1);
 }
 
 #[test]
@@ -77,6 +78,30 @@ fn a_wish_that_was_told_otherwise_than_it_was_is_found() {
     let mut stranger = wish(Some(applied(1)));
     stranger.id = "cmd_b".to_owned();
     assert_eq!(wishes(&log(), &[stranger]).lost.len(), 1);
+}
+
+#[test]
+fn only_the_last_words_of_a_run_before_the_last_may_be_missing() {
+    let mut other = record();
+    other.runs = 2;
+    other.said.push(message("b", "unheard"));
+    assert!(agent(&log(), &other).is_clean());
+    other.said[0] = message("z", "before");
+    other.said[1] = message("a", "half whole");
+    assert!(
+        !agent(&log(), &other).is_clean(),
+        "something later of the same run is shown"
+    );
+    other.said[0].run = 2;
+    assert!(!agent(&log(), &other).is_clean());
+}
+
+fn message(id: &str, text: &str) -> Message {
+    Message {
+        run: 1,
+        id: id.to_owned(),
+        text: text.to_owned(),
+    }
 }
 
 fn applied(seq: u64) -> Outcome {
@@ -117,8 +142,9 @@ fn log() -> Vec<Value> {
 fn record() -> Agent {
     Agent {
         heard: vec!["m1".to_owned()],
-        said: vec![("a".to_owned(), "half whole".to_owned())],
+        said: vec![message("a", "half whole")],
         asked: vec![Asked {
+            run: 1,
             title: "may m1?".to_owned(),
             answers: vec!["allow-once".to_owned()],
         }],

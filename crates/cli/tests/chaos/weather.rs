@@ -1,17 +1,11 @@
-//! Real programs with faults between them: nothing is lost, doubled or told wrongly. A failure prints its seed; `SEED=…`
-//! repeats it.
-
-use std::path::Path;
+//! Networks that cut, delay and spoil.
 
 use anyhow::{Context as _, ensure};
 use farhelm_chaos::chance::{Chance, seed};
-use farhelm_chaos::device::Device;
-use farhelm_chaos::oracle::{self, Verdict};
 use farhelm_chaos::weather::Odds;
-use farhelm_chaos::world::{Session, World, until};
-use serde_json::{Value, json};
+use farhelm_chaos::world::World;
 
-const FARHELM: &str = env!("CARGO_BIN_EXE_farhelm");
+use crate::{farhelm, settle, turns};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f13_nothing_is_lost_where_connections_are_cut_and_slow() -> anyhow::Result<()> {
@@ -27,7 +21,7 @@ async fn f13_frames_that_come_twice_or_out_of_order_are_noticed_and_nothing_is_l
 /// Prompts and answers of two devices through such weather, judged at the end.
 async fn through(odds: Odds) -> anyhow::Result<()> {
     let seed = seed();
-    let world = World::start(Path::new(FARHELM), seed).await?;
+    let world = World::start(farhelm(), seed).await?;
     let done = storm(&world, odds)
         .await
         .with_context(|| format!("SEED={seed}"));
@@ -66,38 +60,6 @@ async fn storm(world: &World, odds: Odds) -> anyhow::Result<()> {
     );
     ensure!(faults > 0, "of {passed} frames none met a fault");
     Ok(())
-}
-
-/// Waits until every device was told what became of its wishes, and judges.
-async fn settle(world: &World, session: &Session, devices: &[&Device]) -> anyhow::Result<Verdict> {
-    for device in devices {
-        let waits = || {
-            device
-                .told()
-                .into_iter()
-                .find(|wish| wish.outcome.is_none())
-        };
-        until(
-            &format!("{} is not told of {:?}", device.name, waits()),
-            async || waits().is_none(),
-        )
-        .await?;
-    }
-    let log = world.host_log(session).await?;
-    let mut verdict = world.judge(session, devices).await?;
-    for device in devices {
-        verdict.absorb(oracle::wishes(&log, &device.told()));
-    }
-    Ok(verdict)
-}
-
-/// Says what it does, asks, and says a few numbered words.
-fn turns() -> Value {
-    json!([[
-        {"do": "text", "text": "working on {prompt} with care"},
-        {"do": "ask", "call": {"title": "may {prompt} happen?", "kind": "execute", "rawInput": {"command": "true"}}},
-        {"do": "count", "to": 20},
-    ]])
 }
 
 const PROMPTS: usize = 12;
