@@ -1,16 +1,17 @@
 /** Models against a fake engine: what they show and what they wish for. */
 import { expect, test } from 'vitest';
+import { NOTHING_KNOWN, sight } from '../src/engine/presence';
 import type { FromEngine, HostView, Overview, ToEngine } from '../src/engine/views';
 import { ApprovalModel } from '../src/model/approval.svelte';
 import { Client } from '../src/model/client.svelte';
-import { connectionOf } from '../src/model/connection';
+import { connectionOf, doingOf } from '../src/model/connection';
 import { ConversationModel } from '../src/model/conversation.svelte';
 import { answersOf, parseSchema } from '../src/model/form';
 import { deviceName } from '../src/model/format';
 import { PairingModel } from '../src/model/pairing.svelte';
 import { hrefOf, parseRoute } from '../src/model/route';
 import type { Shelf } from '../src/platform/shelf';
-import type { Ask } from '../src/protocol/types';
+import type { Ask, Echo, Presence } from '../src/protocol/types';
 
 const OVERVIEW: Overview = {
   me: 'peer_1',
@@ -218,13 +219,60 @@ test('rows that changed are put in their places', () => {
   expect(model.rows).toHaveLength(2);
 });
 
-test('nothing is called online while the relay is away', () => {
-  const host = { presence: { state: 'online', since: 1 } } as never;
-  expect(connectionOf({ state: 'waiting', until: 5, code: 'timeout', tries: 1 }, host).kind).toBe('no_relay');
-  expect(connectionOf({ state: 'connecting', tries: 1 }, host).kind).toBe('connecting');
-  expect(connectionOf({ state: 'connected', since: 1, relay: 'r', way: 'websocket' }, host).kind).toBe(
-    'online',
-  );
+test('i5 nothing is called online but what the host itself has just said', () => {
+  const linked = { state: 'connected', since: 1, relay: 'r', way: 'websocket' } as const;
+  const echo: Echo = { nonce: 'n', now: 1_000, every_millis: 3_000, idle_millis: 60_000, sessions: {} };
+  const known = [
+    { type: 'link', up: true } as const,
+    { type: 'host', online: true } as const,
+    { type: 'asked' } as const,
+  ].reduce((before, sighting) => sight(before, 1_000, sighting), NOTHING_KNOWN);
+  const host = (with_: Presence) =>
+    ({
+      peer: 'peer_h',
+      presence: { state: 'online', since: 1 },
+      known: with_,
+      sessions: [],
+    }) as unknown as HostView;
+  expect(
+    connectionOf({ state: 'waiting', until: 5, code: 'timeout', tries: 1 }, host(known), 1_000).kind,
+  ).toBe('no_relay');
+  expect(connectionOf({ state: 'connecting', tries: 1 }, host(known), 1_000).kind).toBe('connecting');
+  expect(connectionOf(linked, host(known), 1_000).kind, 'the relay’s word alone').toBe('unknown');
+  const answered = sight(known, 1_040, { type: 'echoed', host: 'peer_h', asked: 1_000, echo });
+  expect(connectionOf(linked, host(answered), 1_040)).toEqual({ kind: 'online', millis: 40 });
+  expect(connectionOf(linked, host(answered), 20_000).kind, 'an old answer').toBe('unknown');
+  const asked = sight(answered, 4_000, { type: 'asked' });
+  expect(connectionOf(linked, host(asked), 10_000).kind, 'no answer').toBe('silent');
+});
+
+test('i5 a session is never "running" by what is old', () => {
+  const pulse = {
+    head: 1,
+    sent: 1,
+    state: 'running',
+    keeper: true,
+    agent: true,
+    heard: null,
+    held: null,
+  } as const;
+  const echo: Echo = {
+    nonce: 'n',
+    now: 1_000,
+    every_millis: 3_000,
+    idle_millis: 60_000,
+    sessions: { ses_1: pulse },
+  };
+  let known = sight(NOTHING_KNOWN, 900, { type: 'link', up: true });
+  known = sight(known, 1_000, { type: 'echoed', host: 'peer_h', asked: 1_000, echo });
+  const host = { peer: 'peer_h', known, sessions: [] } as unknown as HostView;
+  expect(doingOf(host, 'ses_1', 'running', 2_000)).toMatchObject({ state: 'running', fresh: true });
+  expect(doingOf(host, 'ses_1', 'running', 60_000)).toEqual({ state: 'running', fresh: false, seen: 1_000 });
+  const cut = { ...host, known: sight(known, 2_000, { type: 'link', up: false }) };
+  expect(doingOf(cut, 'ses_1', 'running', 2_000), 'what it did stays, with its age').toMatchObject({
+    state: 'running',
+    fresh: false,
+  });
 });
 
 test('a link of another relay is not sent to this one', () => {

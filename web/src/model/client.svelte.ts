@@ -28,6 +28,8 @@ export type PageWorld = {
 
 export class Client {
   overview = $state.raw<Overview | null>(null);
+  /** The time as the page shows it: ages are counted from here. */
+  at = $state(0);
   broken = $state.raw<{ code: string; detail: string } | null>(null);
   /** Why a wish could not be kept, until it is put away. */
   notKept = $state.raw<{ code: string; command: Command } | null>(null);
@@ -45,6 +47,7 @@ export class Client {
     this.#port = port;
     this.#clock = clock;
     this.#random = random;
+    this.at = clock.now();
     this.unkept = new Unkept(tab, clock.now());
     this.selves = new Selves(browser);
     port.listen((message) => this.#hear(message as FromEngine));
@@ -96,6 +99,11 @@ export class Client {
     );
   }
 
+  /** Lets ages grow. */
+  tick(): void {
+    this.at = this.#clock.now();
+  }
+
   now(): number {
     return this.#clock.now();
   }
@@ -116,6 +124,7 @@ export class Client {
         for (const wish of this.unkept.wishes) this.send(wish);
         return;
       case 'overview':
+        this.tick();
         this.selves.see(message.overview);
         this.overview = message.overview;
         return;

@@ -1,8 +1,10 @@
 /** The conversation screen: rows, the prompt box, the queue, and wishes about the session. */
+import { heldBack } from '../engine/presence';
 import type { Row } from '../engine/rows';
 import type { ConversationState, HostView, Stage, WishView } from '../engine/views';
-import type { BlobRef, Command, Delivery, Queued, Summary } from '../protocol/types';
+import type { BlobRef, Command, Delivery, Held, Queued, Summary } from '../protocol/types';
 import type { Client, RowsHeard } from './client.svelte';
+import { type Doing, doingOf } from './connection';
 import { isFree, isOver } from './wishes';
 
 /** Wishes of these kinds are told beside what they are about, not in the list of wishes. */
@@ -59,6 +61,24 @@ export class ConversationModel {
 
   get title(): string {
     return this.state?.session.title || this.summary?.title || '';
+  }
+
+  /** What the session is doing, as far as that is known. */
+  get doing(): Doing | null {
+    return doingOf(this.hostView, this.session, this.state?.activity ?? null, this.#client.at);
+  }
+
+  /** How many of its newest events the relay holds back. */
+  get heldBack(): number {
+    const { hostView } = this;
+    if (hostView === null) return 0;
+    const stream = this.session.replace(/^ses_/, 'str_');
+    return heldBack(hostView.known, this.#client.at).find(([of]) => of === stream)?.[1] ?? 0;
+  }
+
+  /** Why the host lets it wait, although nobody was asked. */
+  get held(): Held | null {
+    return this.hostView?.known.sessions[this.session]?.held ?? null;
   }
 
   get isRunning(): boolean {
