@@ -1,7 +1,7 @@
 /** Wishes in every stage, what waits, and what nobody knows, as they are drawn. */
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import type { Delivery } from '../../src/protocol/types';
+import type { Delivery, Held } from '../../src/protocol/types';
 import { FakeServer } from './server';
 import { barriers, shots } from './shots';
 import { MAIN, tell } from './story';
@@ -116,4 +116,62 @@ test('what nobody knows is said, and sent again only by a tap', async () => {
   });
   await at('recall').first().click();
   await expect.poll(() => server.host.wishes.at(-1)?.command.type).toBe('recall');
+});
+
+/** What the host says of the session from here on. */
+function pulse(sent: number, held: Held | null = null): void {
+  const state = 'requires_action' as const;
+  server.host.pulses = {
+    [MAIN]: { head: sent, sent, state, keeper: true, agent: true, heard: Date.now(), held },
+  };
+}
+
+const head = () => server.relay.headOf(MAIN.replace('ses_', 'str_')).seq;
+const shown = (value: string) => at('conversation').locator(value);
+
+test('i5 what is known is told with its age, each fact by itself', async () => {
+  pulse(head());
+  await shown('[data-testid=conn-state][data-state=online]').waitFor();
+  await shown('[data-testid=activity][data-fresh=true]').waitFor();
+  await at('session-menu').click();
+  await page.locator('[data-testid=fact-path][data-value=yes]').waitFor();
+  await page.locator('[data-testid=fact-keeper][data-value=yes]').waitFor();
+  await shots(page, 'facts');
+  expect(await barriers(page)).toEqual([]);
+  await page.keyboard.press('Escape');
+  server.relay.down = true;
+  server.relay.cut();
+  await shown('[data-testid=activity][data-fresh=false]').waitFor();
+  expect(await shown('[data-testid=activity]').getAttribute('data-activity'), 'the last that was known').toBe(
+    'requires_action',
+  );
+  await shown('[data-testid=as-of]').waitFor();
+  await shots(page, 'stale');
+  expect(await barriers(page)).toEqual([]);
+});
+
+test('i5 a host that does not answer is not online, whatever the relay says', async () => {
+  pulse(head());
+  await shown('[data-testid=conn-state][data-state=online]').waitFor();
+  server.host.answers = false;
+  await shown('[data-testid=conn-state][data-state=silent]').waitFor();
+  await shown('[data-testid=activity][data-fresh=false]').waitFor();
+});
+
+test('s06 events that the relay holds back are an alarm, and nothing can be answered under it', async () => {
+  pulse(head() + 3);
+  await at('held-back').waitFor();
+  expect(await at('held-back').innerText()).toContain('3 events');
+  expect(await at('option-allow_once').isDisabled()).toBe(true);
+  await shots(page, 'held-back');
+  expect(await barriers(page)).toEqual([]);
+});
+
+test('f15 a session that waits for the host says why, and since when', async () => {
+  const text = 'The disk of the host is full. Free some space; it goes on by itself.';
+  pulse(head(), { code: 'journal_failed', text, since: Date.now() - 60_000 });
+  await at('held').waitFor();
+  expect(await at('held').getAttribute('data-code')).toBe('journal_failed');
+  expect(await at('held').innerText()).toContain(text);
+  await shots(page, 'held');
 });
