@@ -243,3 +243,65 @@ test('the browser is asked to keep the keys, and what it answers is told', async
   await page.goto(`${relay.url}/#/devices`);
   await at('unpromised').waitFor();
 });
+
+test('f20 a long output is shown by its ends and its size, and read part by part', async () => {
+  await begin({
+    scenarios: {
+      default: [
+        [
+          { do: 'output', bytes: 3_000_000 },
+          { do: 'text', text: 'That was it.' },
+        ],
+      ],
+    },
+  });
+  await prompt('say much');
+  await page.getByText('That was it.').waitFor();
+  await at('tool-card').first().getByRole('button').first().click();
+  await at('output-parts').click();
+  await page.locator('[data-testid=output-place][data-part="0"]').waitFor();
+  await at('output-after').click();
+  await page.locator('[data-testid=output-place][data-part="1"]').waitFor();
+  expect(await at('output-place').innerText()).toContain('2.9 MiB');
+  const drawn = await at('tool-card').first().innerText();
+  expect(drawn.length, 'never all of it at once').toBeLessThan(600_000);
+});
+
+test('f02 an agent that dies in a turn: what nobody knows is said, and one tap goes on', async () => {
+  const session = await begin({
+    scenarios: {
+      default: [
+        [
+          { do: 'sleep', ms: 1_500 },
+          { do: 'crash', code: 3 },
+        ],
+        [{ do: 'text', text: 'Back again.' }],
+      ],
+    },
+  });
+  await prompt('do it');
+  await at('prompt').getByText('do it').waitFor();
+  await prompt('and then this');
+  await at('paused').waitFor();
+  await at('retry').waitFor();
+  expect(await host.count(session, 'turn_started'), 'nothing goes on by itself').toBe(1);
+  await at('resume-agent').click();
+  await page.getByText('Back again.').first().waitFor();
+  await at('paused').waitFor({ state: 'detached' });
+  await at('leave').click();
+  await poll(() => at('wish').count()).toBe(0);
+  expect(await host.count(session, 'prompt_queued')).toBe(2);
+});
+
+test('f01 the daemon is killed while a question is open: the card stays, and its answer counts', async () => {
+  const session = await begin(ASKING);
+  await prompt('write');
+  await at('approval-card').waitFor();
+  await host.kill();
+  await poll(() => road()).not.toBe('online');
+  await tap('option-allow_once');
+  await host.ok('up', '--dir', host.project, '--headless', '--relay', relay.url, '--agent', 'scripted');
+  await page.getByText('That was it.').waitFor();
+  expect(await host.count(session, 'approval_decided')).toBe(1);
+  expect(existsSync(host.path('a.txt'))).toBe(true);
+});

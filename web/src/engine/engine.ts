@@ -5,7 +5,7 @@
  */
 import type { BlobRef, KeyBundle, Receipt } from '../protocol/types';
 import { type Bytes, fromBase64, fromHex, parseJson, sameBytes, sha256 } from './bytes';
-import { Failure } from './codes';
+import { Failure, mayRetry } from './codes';
 import { parseEnvelopeHeader } from './envelope';
 import { type Body, type Envelope, encodeFrame, type Frame, type Letter } from './frames';
 import { Host } from './host';
@@ -443,7 +443,8 @@ export class Engine {
         if (host.streamOf(stream) === null) continue;
         // A relay that has not heard of a fresh pairing yet does not know this device.
         const fresh = code === 'not_found' && host.log.cursor === null;
-        if (!fresh) host.streamOf(stream)?.alarm(code);
+        if (code === 'history_limited') host.streamOf(stream)?.limited();
+        else if (!fresh && !mayRetry(code)) host.streamOf(stream)?.alarm(code);
         this.#resubscribeLater(host, stream);
       }
     }

@@ -70,7 +70,8 @@ export class SessionLog {
     const { sync } = this.stream;
     const older = this.#hasStored ? 'more' : this.stream.older;
     const newer = this.#window.isAtEnd ? 'none' : 'more';
-    return { sync, session, activity: activityOf(session), usage, older, newer };
+    const { paused } = this.#window;
+    return { sync, session, activity: activityOf(session), usage, older, newer, paused };
   }
 
   /** The rows that changed since this was last asked; nothing when all must be told. */

@@ -292,6 +292,12 @@ export class Stream<R extends AnyRecord> {
     this.#low = await this.#trim(row, LEAST_ENVELOPES);
   }
 
+  /** The relay has not all of it; what is here stays, and the rest comes with the host. */
+  limited(): void {
+    if (this.#older === 'asked') this.#older = 'idle';
+    this.#become({ state: 'limited' });
+  }
+
   /** Something is not what the host wrote; nothing more is read until the next subscription. */
   alarm(code: Code): void {
     this.#ignoring = true;

@@ -1,5 +1,5 @@
 /** What passes between a page and the engine. The page never sees a key. */
-import type { Activity, BlobRef, Command, Grant, Presence, Session, Summary } from '../protocol/types';
+import type { Activity, BlobRef, Command, Grant, Held, Presence, Session, Summary } from '../protocol/types';
 import type { Code } from './codes';
 import type { Row, Usage } from './rows';
 
@@ -33,6 +33,8 @@ export type SyncView =
   | { readonly state: 'reading' }
   | { readonly state: 'current' }
   | { readonly state: 'key_missing' }
+  /** The relay has not all of it, and says so. */
+  | { readonly state: 'limited' }
   | { readonly state: 'alarm'; readonly code: Code };
 
 export type DeviceView = {
@@ -133,6 +135,8 @@ export type ConversationState = {
   readonly older: 'none' | 'more' | 'reading';
   /** Whether there are newer rows than those that are shown. */
   readonly newer: 'none' | 'more';
+  /** Why the host writes nothing more. */
+  readonly paused: Held | null;
 };
 
 export type FromEngine =

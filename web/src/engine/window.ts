@@ -37,6 +37,11 @@ export class Window {
     return this.#conversation.rows;
   }
 
+  /** Why the host writes nothing more, until something comes. */
+  get paused(): Extract<Live, { type: 'paused' }> | null {
+    return this.#conversation.paused;
+  }
+
   /** Begins anew with the end of the log. */
   reset(records: readonly LogRecord[]): void {
     this.#records = [...records];
@@ -107,6 +112,7 @@ export class Window {
     this.#conversation.goOn(this.#open.session, outside);
     for (const record of this.#records) this.#conversation.apply(record);
     if (this.#atEnd) this.#conversation.adoptLive(before);
+    this.#conversation.paused = before.paused;
     this.#moved = true;
   }
 }

@@ -78,7 +78,7 @@ export class ConversationModel {
 
   /** Why the host lets it wait, although nobody was asked. */
   get held(): Held | null {
-    return this.hostView?.known.sessions[this.session]?.held ?? null;
+    return this.state?.paused ?? this.hostView?.known.sessions[this.session]?.held ?? null;
   }
 
   get isRunning(): boolean {
