@@ -277,6 +277,8 @@ fn start_log(home: &Home) {
         .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(file)
+        // Else a full disk makes it complain to standard error, which is that file too, and panic.
+        .log_internal_errors(false)
         .finish();
     drop(tracing::subscriber::set_global_default(subscriber));
 }

@@ -165,6 +165,23 @@ pub struct Status {
     pub sessions: usize,
     /// Devices of the fleet.
     pub devices: usize,
+    /// Why nothing can be written and sessions wait; nothing while all is well.
+    #[serde(default)]
+    pub paused: Option<Paused>,
+    /// Tables of the journal that had lost records when the daemon started.
+    #[serde(default)]
+    pub journal_lost: Vec<String>,
+}
+
+/// Why sessions and their agents wait.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Paused {
+    /// `disk_full` or `journal_failed`.
+    pub code: Code,
+    /// Since when.
+    pub since: Timestamp,
+    /// What is wrong and what to do.
+    pub text: String,
 }
 
 /// The socket of the daemon that uses a state folder.

@@ -117,6 +117,16 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
             ));
             output::line(&format!("sessions  {}", status.sessions));
             output::line(&format!("devices   {}", status.devices));
+            if let Some(paused) = status.paused {
+                let age = duration(instant().millis_since(paused.since) / 1000);
+                output::line(&format!("paused    for {age}: {}", visible(&paused.text)));
+            }
+            if !status.journal_lost.is_empty() {
+                output::line(&format!(
+                    "journal   was damaged and has lost: {}",
+                    status.journal_lost.join(", ")
+                ));
+            }
         }
         Station::Joined { client, host } => {
             let view = patiently(&client, client.fleet()).await?;

@@ -11,10 +11,11 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, oneshot};
 
-use super::{LocalAnswer, LocalRequest, MAX_LINE, Status};
+use super::{LocalAnswer, LocalRequest, MAX_LINE, Paused, Status};
 use crate::config::AgentChoice;
 use crate::daemon::{DaemonHandle, Request};
 use crate::journal::Op;
+use crate::journal::health::{Health, Pause};
 use crate::session::{Seen, SessionHandle, Spec, open_records};
 use crate::tunnel::Via;
 use crate::uplink::RelayState;
@@ -286,6 +287,20 @@ fn status(daemon: &DaemonHandle) -> Status {
             .filter(|summary| summary.state != Activity::Ended)
             .count(),
         devices: roster.map_or(0, |roster| roster.devices().count()),
+        paused: paused(daemon),
+        journal_lost: daemon
+            .journal
+            .lost()
+            .iter()
+            .map(|table| (*table).to_owned())
+            .collect(),
+    }
+}
+
+fn paused(daemon: &DaemonHandle) -> Option<Paused> {
+    match daemon.journal.health().borrow().clone() {
+        Health::Sound => None,
+        Health::Paused(Pause { since, code, text }) => Some(Paused { code, since, text }),
     }
 }
 

@@ -248,16 +248,17 @@ impl SessionActor {
     async fn write(&mut self, ops: Vec<Op>) -> Result<(), JournalError> {
         let (journal, stop) = (self.shared.journal.clone(), self.stop.clone());
         let mut health = journal.health();
+        health.mark_unchanged();
         let mut write = std::pin::pin!(journal.commit_in_time(ops, &stop));
         loop {
             tokio::select! {
                 biased;
                 written = &mut write => return written,
-                () = tokio::time::sleep(PAUSE_SHOWN_EVERY) => {
-                    if let Health::Paused(pause) = health.borrow_and_update().clone() {
-                        self.show_pause(pause);
-                    }
-                }
+                Ok(()) = health.changed() => {}
+                () = tokio::time::sleep(PAUSE_SHOWN_EVERY) => {}
+            }
+            if let Health::Paused(pause) = health.borrow_and_update().clone() {
+                self.show_pause(pause);
             }
         }
     }

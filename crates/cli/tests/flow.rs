@@ -1,0 +1,237 @@
+//! Floods, full disks and damaged files, with real programs.
+
+#![expect(clippy::unwrap_used, reason = "a story that cannot be told has failed")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Station, folder, wait_until};
+
+mod support;
+
+/// A disk of a few megabytes that is taken away at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Nothing when this user may not mount.
+    fn new(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o"])
+            .arg(format!("size={size},mode=700"))
+            .arg("farhelm-test")
+            .arg(at)
+            .output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        #[expect(clippy::print_stderr, reason = "whoever runs the tests should know")]
+        {
+            eprintln!("skipped: only root may mount a small disk");
+        }
+        None
+    }
+
+    /// Takes all the room there is.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
+        for size in [65_536, 4_096, 512, 1] {
+            let piece = vec![0; size];
+            while file.write_all(&piece).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The daemon has ended by then; what still holds it lets go later.
+        drop(Command::new("umount").arg("-l").arg(&self.0).output());
+    }
+}
+
+fn scripted(world: &Path, scenario: &str) -> String {
+    let file = world.join("scenario.json");
+    std::fs::write(&file, scenario).unwrap();
+    format!(
+        "{} scripted-agent --scenario {}",
+        env!("CARGO_BIN_EXE_farhelm"),
+        file.display()
+    )
+}
+
+/// The disk of the host fills up in the middle of a turn: nothing is shown that is not written, the
+/// agent waits, everybody can see why, and all goes on when there is room again.
+#[test]
+fn f15_a_full_disk_pauses_the_session_visibly_and_it_goes_on_by_itself() {
+    let world = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::new(&world.path().join("disk"), "12m") else {
+        return;
+    };
+    let host = Station::new(&disk.0);
+    let phone = Station::new(&folder(world.path(), "phone"));
+    let dir = folder(world.path(), "project");
+    let agent = scripted(
+        world.path(),
+        r#"{"scenarios": {"default": [[
+            {"do": "ask", "call": {"title": "Go on?", "kind": "other"}},
+            {"do": "count", "to": 300, "tool": true},
+            {"do": "text", "text": "all three hundred"}
+        ]]}}"#,
+    );
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    host.pair(&phone, "phone");
+    let question = phone.wait_for_question();
+    let before = host.log_of(&session).len();
+
+    disk.fill();
+    let approval = question["approval"].as_str().unwrap();
+    let mut waiting = host.command(&["approve", approval]).spawn().unwrap();
+    wait_until("the pause is seen", || {
+        host.json(&["status"])["paused"]["code"] == "disk_full"
+    });
+    let paused = host.json(&["status"])["paused"].clone();
+    let text = paused["text"].as_str().unwrap();
+    assert!(
+        text.contains("is full") && text.contains("agents wait"),
+        "{text}"
+    );
+    assert!(host.ok(&["status"]).contains("paused    for "));
+    assert_eq!(host.log_of(&session).len(), before, "nothing was shown");
+    assert!(
+        waiting.try_wait().unwrap().is_none(),
+        "nobody was answered\n{}",
+        host.log()
+    );
+
+    disk.free();
+    assert!(waiting.wait().unwrap().success());
+    let noted = phone.wait_for(&session, "note of the pause", |event| {
+        event["type"] == "noticed" && event["code"] == "disk_full"
+    });
+    assert!(
+        noted["text"]
+            .as_str()
+            .unwrap()
+            .contains("nothing could be written")
+    );
+    host.wait_for_nth(&session, "turn_ended", 1);
+    assert!(host.json(&["status"])["paused"].is_null());
+    let log = host.log_of(&session);
+    let seqs: Vec<_> = log
+        .iter()
+        .map(|record| record["seq"].as_u64().unwrap())
+        .collect();
+    assert_eq!(seqs, (1..=log.len() as u64).collect::<Vec<_>>());
+    assert!(
+        log.iter()
+            .any(|record| record.to_string().contains("all three hundred"))
+    );
+    phone.wait_for_nth(&session, "turn_ended", 1);
+    assert_eq!(log, phone.log_of(&session));
+    host.ok(&["down"]);
+}
+
+/// Events that the journal has lost are fetched from the relay, and the session comes back; one
+/// that nobody has any more is refused by name, and the others go on.
+#[test]
+fn f17_a_damaged_log_is_mended_from_the_relay_and_other_sessions_go_on() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let dir = folder(world.path(), "project");
+    let agent = scripted(
+        world.path(),
+        r#"{"scenarios": {"default": [[{"do": "text", "text": "said before"}]]}}"#,
+    );
+    let relay = support_relay(world.path());
+    let more = [
+        "--relay",
+        &relay.url,
+        "--agent-cmd",
+        &agent,
+        "--prompt",
+        "go",
+    ];
+    let (first, _) = host.up(&dir, &more);
+    let (second, _) = host.up(&dir, &more);
+    for session in [&first, &second] {
+        host.wait_for_nth(session, "turn_ended", 1);
+    }
+    let whole = host.log_of(&first);
+    wait_until("the relay has it", || {
+        let stored = rusqlite::Connection::open(relay.data.join("relay.db")).unwrap();
+        let rows: i64 = stored
+            .query_row(
+                "SELECT coalesce(sum(last - first + 1), 0) FROM envelopes",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        rows >= 2 * i64::try_from(whole.len()).unwrap()
+    });
+    host.ok(&["down"]);
+    let journal = host.home.join("journal.db");
+    let damaged = damage(&journal, &first);
+    assert!(damaged >= 2);
+
+    let again = host.up(&dir, &more).0;
+    host.wait_for_nth(&again, "turn_ended", 1);
+    host.ok(&["send", &second, "go on"]);
+    host.wait_for_nth(&second, "turn_ended", 2);
+    wait_until("the first is mended", || {
+        host.run(&["send", &first, "go on"]).status.success()
+    });
+    host.wait_for_nth(&first, "turn_ended", 2);
+    assert_eq!(
+        host.log_of(&first)[..whole.len()],
+        whole[..],
+        "the very same events"
+    );
+    host.ok(&["down"]);
+}
+
+/// Alters envelopes of a session in its journal; says how many.
+fn damage(journal: &Path, session: &str) -> usize {
+    let db = rusqlite::Connection::open(journal).unwrap();
+    let hex = session.strip_prefix("ses_").unwrap();
+    db.execute(
+        "UPDATE envelopes SET frame = zeroblob(40) WHERE hex(stream) = upper(?1) AND last > 2",
+        [hex],
+    )
+    .unwrap()
+}
+
+/// A relay of its own.
+struct OwnRelay {
+    child: std::process::Child,
+    url: String,
+    data: PathBuf,
+}
+
+fn support_relay(world: &Path) -> OwnRelay {
+    let port = support::free_port();
+    let data = folder(world, "relay");
+    let child = Command::new(env!("CARGO_BIN_EXE_farhelm"))
+        .args(["relay", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+        .arg(&data)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    wait_until("the relay listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    OwnRelay { child, url, data }
+}
+
+impl Drop for OwnRelay {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
