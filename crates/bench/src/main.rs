@@ -20,6 +20,7 @@ mod log;
 mod measure;
 mod output;
 mod peer;
+mod reconnect;
 mod report;
 mod results;
 mod run;
@@ -48,6 +49,12 @@ enum Command {
     Sizes(Output),
     /// Measure the two ends: journal, cold start, an approval's way from a device to the agent
     Ends,
+    /// Restart a relay under 1,000 and 10,000 live pairs, and see how soon all are back
+    Reconnect {
+        /// How many pairs
+        #[arg(long, value_delimiter = ',', default_values_t = PAIRS)]
+        pairs: Vec<usize>,
+    },
     /// Everything
     All(Measure),
     /// Be one of the servers until standard input ends
@@ -143,13 +150,29 @@ fn run(command: Command) -> anyhow::Result<bool> {
             let kept =
                 report::finish(&results, &sizes::all(), output.json.as_deref(), output.gate)?;
             output::line(&ends::table(&runtime.block_on(ends::all(&shipped()?))?));
+            output::line(&restarts(&runtime, &PAIRS)?);
             Ok(kept)
+        }
+        Command::Reconnect { pairs } => {
+            output::line(&restarts(&runtime, &pairs)?);
+            Ok(true)
         }
         Command::Ends => {
             output::line(&ends::table(&runtime.block_on(ends::all(&shipped()?))?));
             Ok(true)
         }
     }
+}
+
+/// Pairs of which a restart of the relay is measured.
+const PAIRS: [usize; 2] = [1_000, 10_000];
+
+fn restarts(runtime: &tokio::runtime::Runtime, pairs: &[usize]) -> anyhow::Result<String> {
+    let most = pairs.iter().copied().max().unwrap_or_default();
+    let fit = usize::try_from(run::raise_limit(most as u64)?)?;
+    let pairs: Vec<_> = pairs.iter().map(|pairs| (*pairs).min(fit)).collect();
+    let restarts = runtime.block_on(reconnect::all(&shipped()?, &pairs))?;
+    Ok(reconnect::table(&restarts))
 }
 
 /// The program `farhelm` of the same build.

@@ -275,7 +275,7 @@ fn keep<T>(results: &mut Results, of: &str, found: anyhow::Result<T>) -> Option<
 
 /// Lets this process and the servers open as many connections as `pairs` need; the number of
 /// pairs that is possible.
-fn raise_limit(pairs: u64) -> anyhow::Result<u64> {
+pub(crate) fn raise_limit(pairs: u64) -> anyhow::Result<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(
         Resource::Nofile,

@@ -65,7 +65,7 @@ fn a_tunnel_gives_the_embedded_relay_an_https_address_and_a_device_steers_throug
 fn nginx_in_front_of_a_relay_passes_a_turn_and_may_be_restarted() {
     let scene = Scene::new();
     let public = free_port();
-    let Some(mut nginx) = scene.nginx(public) else {
+    let Some(mut nginx) = scene.nginx(public, true) else {
         return;
     };
     let url = format!("https://localhost:{public}");
@@ -86,6 +86,24 @@ fn nginx_in_front_of_a_relay_passes_a_turn_and_may_be_restarted() {
     });
     phone.ok(&["approve", first["approval"].as_str().unwrap()]);
     scene.finish(&phone, &session);
+}
+
+/// Without the three lines that pass WebSockets on, as nginx does unless it is told.
+#[test]
+fn f14_nginx_that_passes_no_websocket_on_passes_a_turn_all_the_same() {
+    let scene = Scene::new();
+    let public = free_port();
+    let Some(_nginx) = scene.nginx(public, false) else {
+        return;
+    };
+    let url = format!("https://localhost:{public}");
+    let (session, _) = scene
+        .host
+        .up(&scene.dir, &["--agent", "scripted", "--relay", &url]);
+    let phone = scene.device("phone");
+    scene.host.pair(&phone, "phone");
+    assert_eq!(scene.status()["relay_way"], "http");
+    scene.steer(&phone, &session);
 }
 
 #[test]
@@ -384,14 +402,14 @@ impl Scene {
     }
 
     /// A relay on loopback, and nginx in front of it at `public`; nothing where nginx is not installed.
-    fn nginx(&self, public: u16) -> Option<Nginx> {
+    fn nginx(&self, public: u16, websockets: bool) -> Option<Nginx> {
         let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].map(PathBuf::from);
         let Some(program) = program.into_iter().find(|path| path.exists()) else {
             eprintln!("skipped: nginx is not installed");
             return None;
         };
         let relay = self.behind(public);
-        self.configure_nginx(public, relay.local_addr());
+        self.configure_nginx(public, relay.local_addr(), websockets);
         let mut nginx = Nginx {
             program,
             folder: self.world.path().to_owned(),
@@ -413,8 +431,9 @@ impl Scene {
         Relay::start(config).unwrap()
     }
 
-    /// Writes nginx's configuration: the page's block, with this machine's names in it.
-    fn configure_nginx(&self, public: u16, relay: SocketAddr) {
+    /// Writes nginx's configuration: the page's block, with this machine's names in it, and with
+    /// what it needs for WebSockets or without.
+    fn configure_nginx(&self, public: u16, relay: SocketAddr, websockets: bool) {
         let operating = include_str!("../../../docs/operating.md");
         let (_, block) = operating.split_once("```nginx\n").unwrap();
         let (block, _) = block.split_once("```").unwrap();
@@ -431,6 +450,12 @@ impl Scene {
             assert!(block.contains(old), "docs/operating.md says {old}");
             block.replace(old, new)
         });
+        let of_websockets = ["proxy_http_version", "Upgrade", "\"upgrade\""];
+        let block: String = block
+            .lines()
+            .filter(|line| websockets || !of_websockets.iter().any(|word| line.contains(word)))
+            .flat_map(|line| [line, "\n"])
+            .collect();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {kind};\n"))
             .concat();

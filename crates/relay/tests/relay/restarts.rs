@@ -10,7 +10,7 @@ use farhelm_proto::{Code, Timestamp};
 use farhelm_relay::{Config, Relay};
 use tokio::net::TcpStream;
 
-use crate::common::{Log, Peer, connect, device, greet, host, key, pair};
+use crate::common::{Log, Peer, SOON, connect, device, greet, host, key, pair};
 
 /// Killed without warning in the middle of a flood, it still has everything it gave a receipt for.
 #[tokio::test]
@@ -252,9 +252,45 @@ async fn a_host_that_reconnects_at_once_is_served() {
     }
 }
 
+#[tokio::test]
+async fn f30_a_relay_without_a_free_descriptor_keeps_its_peers_and_takes_others_later() {
+    let folder = tempfile::tempdir().unwrap();
+    // The shell lets no more than 64 descriptors be open, and becomes the relay.
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_farhelm-relay"));
+    let (mut child, address) = spawn_as(limited, folder.path());
+    let mut peer = dial(address, 1, Role::Host).await;
+    peer.settle().await;
+    let mut crowd = Vec::new();
+    for _ in 0..200 {
+        crowd.push(TcpStream::connect(address).await.unwrap());
+    }
+    // Whoever is in stays in, and can still work.
+    let mut log = Log::new(1, 9);
+    for _ in 0..3 {
+        peer.settle().await;
+        peer.write(&mut log, 1_000).await;
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    drop(crowd);
+    let mut late = tokio::time::timeout(SOON, dial(address, 2, Role::Device))
+        .await
+        .unwrap();
+    late.settle().await;
+    peer.settle().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// The real binary, on any port.
 fn spawn(data: &std::path::Path) -> (Child, SocketAddr) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_farhelm-relay"))
+    spawn_as(Command::new(env!("CARGO_BIN_EXE_farhelm-relay")), data)
+}
+
+fn spawn_as(mut command: Command, data: &std::path::Path) -> (Child, SocketAddr) {
+    let mut child = command
         .args(["--listen", "127.0.0.1:0", "--data"])
         .arg(data)
         .env_remove("FARHELM_HOME")
