@@ -61,6 +61,10 @@ pub(crate) enum Command {
         /// Begin at this event
         #[arg(long, value_name = "N", default_value_t = 1)]
         from: u64,
+        /// Print what passed between the agent and Farhelm, line by line, as far as it is kept on
+        /// this machine
+        #[arg(long, conflicts_with_all = ["follow", "from"])]
+        raw: bool,
     },
     /// Send a prompt to a session
     Send {
@@ -138,6 +142,9 @@ pub(crate) enum Command {
     #[cfg(debug_assertions)]
     #[command(hide = true)]
     Failpoints,
+    /// Hold the pipes of an agent, as standard input says
+    #[command(hide = true)]
+    Keeper,
     /// Our own agent, for tests and first tries
     #[command(hide = true)]
     ScriptedAgent {

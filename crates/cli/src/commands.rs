@@ -47,12 +47,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
         json: args.json,
         host: args.host,
     };
-    // These two are programs of their own, which bring a runtime along or need none.
+    // These are programs of their own, which bring a runtime along or need none.
     if let Command::ScriptedAgent { scenario } = args.command {
         let ended = farhelm_host::agents::scripted::run(scenario);
         return ended
             .map(|()| ExitCode::SUCCESS)
             .map_err(|error| Failure::internal(format!("{error:#}")));
+    }
+    if let Command::Keeper = args.command {
+        let kept = farhelm_host::keeper::main();
+        return kept.map(|()| ExitCode::SUCCESS).map_err(Failure::internal);
     }
     if let Command::Relay(relay) = args.command {
         return Ok(farhelm_relay::program::main(*relay));
@@ -81,7 +85,14 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
             session,
             follow,
             from,
-        } => sessions::log(context, &session, from, follow).await,
+            raw,
+        } => {
+            if raw {
+                sessions::raw(context, &session).await
+            } else {
+                sessions::log(context, &session, from, follow).await
+            }
+        }
         Command::Send {
             session,
             text,
@@ -110,7 +121,10 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
             fail::names().for_each(crate::output::line);
             Ok(())
         }
-        Command::Relay(_) | Command::ScriptedAgent { .. } | Command::Service { .. } => Ok(()),
+        Command::Relay(_)
+        | Command::ScriptedAgent { .. }
+        | Command::Keeper
+        | Command::Service { .. } => Ok(()),
         Command::Host(host) => match host.command {
             HostCommand::Run { relay, wait } => {
                 crate::daemon::run(&context.home, relay, wait).await

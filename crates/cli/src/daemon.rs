@@ -126,6 +126,7 @@ pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Resul
         config,
         relay: choice,
         version,
+        keepers: None,
     })
     .await?;
     let stop = daemon.stopper();

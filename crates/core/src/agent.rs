@@ -2,6 +2,7 @@
 //! into [`Said`] and carries out [`Order`]; neither side decides anything for the other.
 
 use farhelm_proto::Code;
+use serde::{Deserialize, Serialize};
 
 use crate::ask::{Ask, Verdict};
 use crate::content::{Content, ToolPatch};
@@ -122,7 +123,7 @@ pub enum Said {
 
 /// Something the agent is to be told.
 #[expect(clippy::large_enum_variant, reason = "orders are few and moved once")]
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Order {
     /// Work on this. Only given while no turn runs.
     Prompt {

@@ -1,6 +1,8 @@
 //! Makes whole messages out of deltas. Deltas are shown at once on the live lane; the message they
 //! grow into becomes an event when it is whole.
 
+use serde::{Deserialize, Serialize};
+
 use crate::agent::Said;
 use crate::content::Content;
 use crate::event::{Live, MessageRole};
@@ -18,14 +20,14 @@ pub enum Made {
 }
 
 /// The message that is growing, if any.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Assembler {
     open: Option<Open>,
     unnamed: u64,
     run: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Open {
     message: String,
     named: bool,

@@ -1,9 +1,10 @@
 //! The agents: somebody else's programs, each spoken to in its own dialect.
 //!
 //! A dialect is an [`Adapter`]: a pure machine that turns the agent's lines into [`Said`] and
-//! [`Order`]s into lines. [`process`] is the shell below all of them: it starts the program, moves
-//! the lines, touches the files that an adapter asks for, and keeps the time. [`registry`] knows
-//! which program an agent's name stands for. Past this module nobody knows which agent it was.
+//! [`Order`]s into lines. [`Interpreter`] is what all of them have in common: how far the program
+//! is, what waits, what is no message at all. The session is its shell, and a keeper
+//! ([`crate::keeper`]) holds the program. [`registry`] knows which program an agent's name stands
+//! for. Past this module nobody knows which agent it was.
 //!
 //! Nothing here decides for a person: policy, queueing and approvals are the session's.
 
@@ -14,26 +15,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use farhelm_core::agent::{Order, Said};
-use farhelm_proto::Code;
+use farhelm_proto::{Code, SessionId};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+
+use crate::keeper::Start;
 
 pub mod acp;
 pub mod claude;
 mod environment;
 pub mod files;
+mod interpreter;
 mod json;
 pub mod lines;
-pub mod process;
 pub mod registry;
 mod rpc;
 pub mod scripted;
-mod stderr;
 mod words;
 
 pub use environment::clean as clean_environment;
+pub use interpreter::{Deed, Interpreter};
 pub use json::RawMessage;
-pub use process::{AgentHandle, AgentOutput, AgentProcess, AgentSpec};
 pub use registry::{Agent, AgentEntry, Dialect, Registry};
 pub use rpc::RpcId;
 pub use words::{WordsError, split as split_words};
@@ -70,11 +72,11 @@ pub enum Step {
 }
 
 /// Names a piece of file work between an adapter and its shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ticket(pub u64);
 
 /// Work on a file beneath the session's folder.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FileWork {
     /// Read text.
     Read {
@@ -125,7 +127,7 @@ impl AgentError {
 }
 
 /// Which conversation an agent is started for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Conversation {
     /// One that does not exist yet.
     New,
@@ -136,6 +138,8 @@ pub enum Conversation {
 /// What a session gives to start its agent.
 #[derive(Clone, Debug)]
 pub struct Launch {
+    /// The session.
+    pub session: SessionId,
     /// The folder to work in.
     pub dir: PathBuf,
     /// The session's environment, as it was where the session was opened.
@@ -144,38 +148,35 @@ pub struct Launch {
     pub conversation: Conversation,
     /// Where the agent's standard error is kept.
     pub stderr: Option<PathBuf>,
-    /// How long the agent may take until it answers.
-    pub start_within: Duration,
 }
 
-impl Launch {
-    /// How long an agent may take to come up unless configured otherwise: slow ones need 13 s on a
-    /// loaded machine.
-    pub const START_WITHIN: Duration = Duration::from_secs(60);
+/// How long an agent may take to come up unless configured otherwise: slow ones need 13 s on a
+/// loaded machine.
+pub const START_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take to end after its standard input was closed, and again after it was asked
+/// to terminate; then it is killed.
+const GRACE: Duration = Duration::from_secs(3);
 
+impl Launch {
     /// A new conversation in `dir` with nothing configured.
     #[must_use]
-    pub fn new(dir: PathBuf, env: BTreeMap<OsString, OsString>) -> Self {
+    pub const fn new(session: SessionId, dir: PathBuf, env: BTreeMap<OsString, OsString>) -> Self {
         Self {
+            session,
             dir,
             env,
             conversation: Conversation::New,
             stderr: None,
-            start_within: Self::START_WITHIN,
         }
     }
 }
 
-/// Starts `agent` for a session.
+/// What is to be started for a session's `agent`, and who interprets it.
 ///
 /// # Errors
 ///
-/// [`Code::AgentMissing`] when its program is not installed, [`Code::FolderMissing`] when there is
-/// no such folder, [`Code::AgentExited`] when it cannot be run.
-pub async fn launch(
-    agent: &Agent,
-    launch: Launch,
-) -> Result<(AgentHandle, mpsc::Receiver<AgentOutput>), AgentError> {
+/// [`Code::AgentMissing`] when its program is not installed.
+pub async fn prepare(agent: &Agent, launch: Launch) -> Result<(Start, Interpreter), AgentError> {
     let mut env = environment::clean(launch.env);
     env.extend(
         agent
@@ -185,7 +186,7 @@ pub async fn launch(
     );
     let program = registry::find_program(agent, env.get(&OsString::from("PATH")), &launch.dir)?;
     let dir = launch.dir.to_string_lossy().into_owned();
-    let (args, adapter): (Vec<String>, Box<dyn Adapter>) = match agent.dialect {
+    let (args, interpreter): (Vec<String>, Interpreter) = match agent.dialect {
         Dialect::Acp => {
             let setup = acp::Setup {
                 dir,
@@ -193,7 +194,7 @@ pub async fn launch(
                 mode: agent.mode.clone(),
                 files: agent.files,
             };
-            (agent.args.clone(), Box::new(acp::Acp::new(setup)))
+            (agent.args.clone(), Interpreter::acp(setup))
         }
         Dialect::Claude => {
             let features = claude::probe(&program, &env, &launch.dir).await;
@@ -205,15 +206,21 @@ pub async fn launch(
                 .cloned()
                 .chain(claude::arguments(&setup, features))
                 .collect();
-            (args, Box::new(claude::Claude::new(setup)))
+            (args, Interpreter::claude(setup))
         }
     };
-    let mut spec = AgentSpec::new(program, args, launch.dir);
-    spec.env = env;
-    spec.stderr = launch.stderr;
-    spec.start_within = launch.start_within;
-    spec.install.clone_from(&agent.install);
-    AgentProcess::start(&spec, adapter)
+    let start = Start {
+        session: launch.session,
+        run: farhelm_core::text::hex(&farhelm_world::random::<8>()),
+        note: serde_json::to_string(&interpreter).unwrap_or_default(),
+        program,
+        args,
+        env: env.into_iter().collect(),
+        dir: launch.dir,
+        stderr: launch.stderr,
+        grace_millis: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
+    };
+    Ok((start, interpreter))
 }
 
 /// A random UUID, which is how the `claude` dialect names conversations.

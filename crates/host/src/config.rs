@@ -29,6 +29,8 @@ pub struct Config {
     pub keep_awake: Option<bool>,
     /// How long an agent may take until it answers, in seconds.
     pub agent_start_s: Option<u64>,
+    /// How many agents may run at once.
+    pub agents_at_once: Option<usize>,
     /// Agents, by name: over what is known, or new ones.
     pub agents: BTreeMap<String, AgentEntry>,
 }
@@ -57,11 +59,19 @@ impl Config {
         Registry::new(self.agents.clone())
     }
 
+    /// How many agents may run at once.
+    #[must_use]
+    pub fn agents_at_once(&self) -> usize {
+        self.agents_at_once
+            .unwrap_or(64)
+            .min(tokio::sync::Semaphore::MAX_PERMITS)
+    }
+
     /// How long an agent may take until it answers.
     #[must_use]
     pub fn start_within(&self) -> Duration {
         self.agent_start_s
-            .map_or(crate::agents::Launch::START_WITHIN, Duration::from_secs)
+            .map_or(crate::agents::START_WITHIN, Duration::from_secs)
     }
 }
 

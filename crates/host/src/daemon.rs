@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use farhelm_core::command::Outcome;
@@ -21,7 +22,7 @@ use farhelm_link::driver::LinkOptions;
 use farhelm_proto::frame::{Members, Role};
 use farhelm_proto::letter::Letter;
 use farhelm_proto::{OfferId, PeerId, SessionId, Timestamp};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentError;
@@ -29,6 +30,7 @@ use crate::awake::Awake;
 use crate::config::Config;
 use crate::home::Home;
 use crate::journal::{Journal, JournalError};
+use crate::keeper::{self, Keepers, Processes};
 use crate::leftovers::Leftovers;
 use crate::session::{self, SessionHandle, Shared, Spec};
 use crate::stream::StreamWriter;
@@ -51,6 +53,8 @@ pub(crate) use wishes::no_agent;
 const WAITING: usize = 64;
 /// Letters that may wait.
 const LETTERS: usize = 64;
+/// How long the agents may take to end when the daemon is to end them.
+const AGENTS_WITHIN: Duration = Duration::from_secs(20);
 /// How long tasks may take to end when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// The tunnel's name among the programs that run.
@@ -70,6 +74,8 @@ pub struct DaemonOptions {
     pub relay: RelayChoice,
     /// The program's version.
     pub version: String,
+    /// Where sessions get the keepers of their agents from; processes of their own unless given.
+    pub keepers: Option<Arc<dyn Keepers>>,
 }
 
 /// The relay that a daemon uses.
@@ -125,6 +131,11 @@ pub(crate) enum Request {
         of: PeerId,
         reply: oneshot::Sender<Answer>,
     },
+    /// A session's actor has met a fault, and another has taken its place.
+    Replaced {
+        session: SessionId,
+        handle: SessionHandle,
+    },
     /// A tunnel is wanted.
     Tunnel {
         via: Via,
@@ -150,6 +161,7 @@ pub(crate) struct DaemonHandle {
     pub(crate) config: Arc<Config>,
     pub(crate) tasks: Tasks,
     pub(crate) stop: CancellationToken,
+    pub(crate) ends_agents: Arc<AtomicBool>,
     pub(crate) since: Timestamp,
     pub(crate) version: String,
 }
@@ -211,8 +223,18 @@ impl Daemon {
             config,
             relay,
             version,
+            keepers,
         } = options;
         let identity = Arc::new(home.identity()?);
+        let generation = home.next_generation()?;
+        let keepers = keepers.unwrap_or_else(|| {
+            Arc::new(Processes::new(
+                home.path(),
+                generation,
+                Arc::clone(&identity),
+            ))
+        });
+        let ends_agents = Arc::new(AtomicBool::new(false));
         let journal = Journal::open(&home.journal())?;
         let config = Arc::new(config);
         let tasks = Tasks::default();
@@ -247,6 +269,9 @@ impl Daemon {
             stderr_folder: home.path().join("stderr"),
             leftovers: Leftovers::new(home.path().join("running")),
             start_within: config.start_within(),
+            keepers,
+            living: Arc::new(Semaphore::new(config.agents_at_once())),
+            ends_agents: Arc::clone(&ends_agents),
         };
         drop(std::fs::create_dir_all(&shared.stderr_folder));
         shared.leftovers.end_all();
@@ -310,6 +335,7 @@ impl Daemon {
             config,
             tasks,
             stop,
+            ends_agents,
             since: now(),
             version,
         };
@@ -325,7 +351,7 @@ impl Daemon {
         self.stop.clone()
     }
 
-    /// Runs until it is told to stop; then ends the agents and waits for them.
+    /// Runs until it is told to stop. The agents go on with their keepers, unless they are to end.
     ///
     /// # Errors
     ///
@@ -343,6 +369,7 @@ impl Daemon {
                     self.sweep_offers();
                     if !self.shared.stderr_folder.exists() {
                         tracing::error!("the state folder is gone; nobody can reach this daemon any more");
+                        self.shared.ends_agents.store(true, Ordering::Release);
                         break;
                     }
                 }
@@ -367,8 +394,19 @@ impl Daemon {
         for handle in self.sessions.values() {
             handle.stop.cancel();
         }
-        for handle in self.sessions.values() {
-            handle.inputs.closed().await;
+        let closed = async {
+            for handle in self.sessions.values() {
+                handle.inputs.closed().await;
+            }
+        };
+        if tokio::time::timeout(AGENTS_WITHIN, closed).await.is_err() {
+            tracing::warn!("an agent could not be ended");
+        }
+        if self.shared.ends_agents.load(Ordering::Acquire) {
+            // What became of the agents is in the sessions' logs by now.
+            self.list_sessions().await?;
+            self.sessions.clear();
+            self.put_away_strays().await;
         }
         self.sessions.clear();
         if let Some(tunnel) = self.tunnel.take() {
@@ -402,6 +440,10 @@ impl Daemon {
             }
             Request::Pulse { reply } => drop(reply.send(self.own_echo().await?)),
             Request::RoundTrip { of, reply } => self.round_trip(of, reply),
+            Request::Replaced { session, handle } => {
+                self.sessions.insert(session, handle);
+                self.shared.changed.notify_one();
+            }
             Request::Tunnel { via, reply } => self.open_tunnel(via, reply),
             Request::Tunnelled { tunnel, reply } => {
                 let opened = tunnel.map(|tunnel| {
@@ -455,6 +497,7 @@ impl Daemon {
             }
             self.restore_session(id, entry).await?;
         }
+        self.put_away_strays().await;
         self.list_sessions().await
     }
 
@@ -465,10 +508,10 @@ impl Daemon {
             tracing::error!(session = %id, "a session's entry cannot be read");
             return Ok(());
         };
-        match session::restore(id, spec, self.shared.clone()).await {
+        match session::restore(id, spec.clone(), self.shared.clone()).await {
             Ok(Some((actor, handle))) => {
                 self.sessions.insert(id, handle);
-                self.shared.tasks.spawn("session", actor.run());
+                self.let_live(id, spec, actor.go_on());
                 self.give_first_prompt(id, &entry).await?;
             }
             Ok(None) => self.open_noted(id, &entry).await?,
@@ -492,6 +535,41 @@ impl Daemon {
             }
         }
         self.list_sessions().await
+    }
+
+    /// Gives a session's actor a life of its own.
+    pub(super) fn let_live(
+        &self,
+        id: SessionId,
+        spec: Spec,
+        life: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (shared, replace) = (self.shared.clone(), self.own_requests.clone());
+        let life = session::guard(id, spec, shared, life, replace);
+        self.shared.tasks.spawn("session", life);
+    }
+
+    /// Ends the agents of keepers whose sessions there are not.
+    async fn put_away_strays(&self) {
+        for id in self.shared.keepers.list().await {
+            // One that cannot be read may be given back by the relay.
+            if self.sessions.contains_key(&id) || self.unreadable.contains_key(&id) {
+                continue;
+            }
+            let keepers = Arc::clone(&self.shared.keepers);
+            self.shared.tasks.spawn("put away agent", async move {
+                match keepers.attach(id).await {
+                    Ok(Some(kept)) => {
+                        tracing::warn!(session = %id, "an agent without a session is ended");
+                        keeper::put_away(kept).await;
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(session = %id, %error, "an agent without a session is out of reach");
+                    }
+                }
+            });
+        }
     }
 
     /// Tells the relay who belongs to the fleet.

@@ -149,6 +149,33 @@ impl Home {
         Ok(HomeLock(file))
     }
 
+    /// The number of this start of a daemon, higher than that of the last, also when the file with
+    /// that was lost. Only for the holder of the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when it cannot be written down.
+    pub fn next_generation(&self) -> Result<u64, HomeError> {
+        let path = self.0.join("generation");
+        let last = std::fs::read_to_string(&path).ok();
+        let last: u64 = last.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let next = farhelm_link::clock::now().0.max(last + 1);
+        let beside = self.0.join("generation.new");
+        let written = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)
+            .and_then(|mut file| {
+                writeln!(file, "{next}")?;
+                file.sync_all()
+            })
+            .and_then(|()| std::fs::rename(&beside, &path));
+        written.map_err(|error| HomeError::unusable(&path, error))?;
+        Ok(next)
+    }
+
     /// The process that locked the folder last.
     #[must_use]
     pub fn locked_by(&self) -> Option<u32> {

@@ -173,6 +173,20 @@ pub(crate) enum Op {
     Blob { name: [u8; 32], bytes: Bytes },
     /// An envelope that was lost inside of its stream.
     Mend(StoredEnvelope),
+    /// The run of a session's agent, as of the last line taken; without a state, that stays.
+    Agent {
+        session: SessionId,
+        taken: u64,
+        state: Option<String>,
+    },
+    /// A line for a session's agent.
+    AgentLine {
+        session: SessionId,
+        number: u64,
+        line: String,
+    },
+    /// The agent has been written all lines up to this one.
+    AgentWritten { session: SessionId, through: u64 },
 }
 
 /// An envelope with what its header says.
@@ -434,6 +448,22 @@ impl Journal {
     /// How each session is started again.
     pub(crate) async fn sessions(&self) -> Result<Vec<(SessionId, String)>, JournalError> {
         self.read(read::sessions).await
+    }
+
+    /// The last line that was taken of a session's agent, and the state of its run.
+    pub(crate) async fn agent(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<(u64, String)>, JournalError> {
+        self.read(move |db| read::agent(db, session)).await
+    }
+
+    /// The lines that a session's agent may not have been written.
+    pub(crate) async fn agent_lines(
+        &self,
+        session: SessionId,
+    ) -> Result<Vec<(u64, String)>, JournalError> {
+        self.read(move |db| read::agent_lines(db, session)).await
     }
 
     /// A sealed blob.

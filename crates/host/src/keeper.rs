@@ -18,6 +18,18 @@ use tokio::sync::mpsc;
 
 use crate::agents::AgentError;
 
+mod folder;
+mod hold;
+mod processes;
+mod raw;
+mod stderr;
+mod tape;
+mod wire;
+
+pub use hold::{Spec, main, run};
+pub use processes::{Processes, Spawn};
+pub use raw::files_of as raw_files;
+
 /// Where sessions get their keepers from.
 pub trait Keepers: Send + Sync {
     /// Starts an agent's program, held by a keeper of its own. A session has one at a time.
@@ -27,7 +39,9 @@ pub trait Keepers: Send + Sync {
 
     /// Takes over the keeper that a session has. When there is none, or it is dead, whatever it
     /// left running has been ended when this returns.
-    fn attach(&self, session: SessionId) -> BoxFuture<'_, Option<Kept>>;
+    ///
+    /// Fails when there is one that does not let this daemon in, or does not answer; it may later.
+    fn attach(&self, session: SessionId) -> BoxFuture<'_, Result<Option<Kept>, AgentError>>;
 
     /// The sessions for which there is a keeper, or was one that nobody cleared away.
     fn list(&self) -> BoxFuture<'_, Vec<SessionId>>;
@@ -170,4 +184,21 @@ pub struct End {
     pub signal: Option<i32>,
     /// The end of what it wrote to its standard error.
     pub stderr: String,
+}
+
+/// Ends an agent that nobody wants, and lets its keeper go.
+pub(crate) async fn put_away(mut kept: Kept) {
+    let after = kept.standing.acknowledged;
+    for told in [Told::Hear { after }, Told::End { at_once: false }] {
+        drop(kept.told.send(told).await);
+    }
+    while let Some(heard) = kept.heard.recv().await {
+        if let Heard::Ended { number, .. } = heard {
+            drop(kept.told.send(Told::Acknowledge { through: number }).await);
+            return;
+        }
+        if matches!(heard, Heard::Cut | Heard::Superseded) {
+            return;
+        }
+    }
 }

@@ -4,11 +4,11 @@
 //! once; only then is it shown to anybody, and only then are its effects carried out. When the
 //! disk is full the actor waits there, and with it the agent, until the journal takes the group.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use farhelm_core::agent::Said;
-use farhelm_core::assemble::{Assembler, Made};
 use farhelm_core::command::{Command, Outcome, Rejection};
 use farhelm_core::event::{Author, Event, Live, Record, Summary};
 use farhelm_core::grant::Capability;
@@ -19,29 +19,37 @@ use farhelm_link::clock::now;
 use farhelm_link::rng::random;
 use farhelm_proto::{Code, CommandId, PeerId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 
-use crate::agents::{self, AgentError, AgentHandle, AgentOutput, Conversation, Launch};
+use self::running::Running;
+use crate::agents::files::FileError;
+use crate::agents::{self, AgentError, FileWork, Ticket};
 use crate::config::AgentChoice;
 use crate::environment::Environment;
 use crate::journal::{Journal, JournalError};
+use crate::keeper::{Heard, Keepers, Kept};
 use crate::leftovers::Leftovers;
 use crate::stream::StreamWriter;
 use crate::tasks::Tasks;
 use crate::uplink::Uplink;
 use crate::vitals::Vitals;
 
+mod agent;
 mod commit;
 mod restore;
+mod running;
 mod wishes;
 
+pub(crate) use agent::too_many;
 pub(crate) use commit::letter_of;
-pub(crate) use restore::{open_records, restore};
+pub(crate) use restore::{guard, open_records, restore};
 
 /// Inputs taken in one group.
 const GROUP: usize = 128;
 /// Inputs that may wait before senders do.
 const WAITING: usize = 256;
+/// File work that may wait before the agent is not heard any more.
+const FILES: usize = 64;
 /// How long deltas are gathered before they are shown.
 const LIVE_EVERY: Duration = Duration::from_millis(40);
 /// How often a growing message is shown whole, for readers that came late.
@@ -64,14 +72,27 @@ pub(crate) enum SessionInput {
     /// Somebody wants something.
     Wish(Wish),
     /// The agent said something or ended.
-    Agent(AgentOutput),
+    Heard(Heard),
+    /// File work for the agent is done.
+    Filed(Ticket, Result<String, FileError>),
     /// The agent's program was started, or could not be.
-    Launched(Result<(AgentHandle, mpsc::Receiver<AgentOutput>), AgentError>),
+    Launched(Result<Box<agent::Launched>, AgentError>),
+    /// The session's keeper was found, or there is none.
+    Reached(Reached),
+    /// The agent has not come up in time.
+    Late,
+    /// The daemon stops, and its agents with it.
+    Dismiss,
     /// A device was revoked: what follows is sealed anew.
     Rekey,
     /// The deltas that were gathered are to be shown.
     LiveDue,
 }
+
+/// What looking for a keeper came to.
+pub(crate) type Reached = Result<Option<Kept>, AgentError>;
+/// File work under way.
+type Filing = oneshot::Receiver<(Ticket, Result<String, FileError>)>;
 
 /// A wish with everything needed to answer it.
 #[derive(Debug)]
@@ -128,9 +149,18 @@ pub(crate) struct Shared {
     pub(crate) stderr_folder: std::path::PathBuf,
     pub(crate) leftovers: Leftovers,
     pub(crate) start_within: Duration,
+    pub(crate) keepers: Arc<dyn Keepers>,
+    /// How many more agents may run.
+    pub(crate) living: Arc<Semaphore>,
+    /// Whether the agents end with this daemon.
+    pub(crate) ends_agents: Arc<AtomicBool>,
 }
 
 impl Shared {
+    fn ends_agents(&self) -> bool {
+        self.ends_agents.load(Ordering::Acquire)
+    }
+
     /// The devices that may read sessions.
     pub(crate) fn readers(&self) -> Vec<(PeerId, PublicKeys)> {
         readers_of(&self.roster.borrow())
@@ -146,18 +176,6 @@ pub(crate) fn readers_of(roster: &Roster) -> Vec<(PeerId, PublicKeys)> {
     may_view.map(|(peer, member)| (peer, member.keys)).collect()
 }
 
-/// How the agent's program was started last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    /// With a new conversation, or it has come up.
-    Afresh,
-    /// With its earlier conversation; it has not come up yet.
-    Resuming,
-    /// The agent does not know its earlier conversation any more: once its program has ended, it
-    /// is started with a new one.
-    Forgotten,
-}
-
 pub(crate) struct SessionActor {
     id: SessionId,
     shared: Shared,
@@ -165,10 +183,19 @@ pub(crate) struct SessionActor {
     session: Session,
     writer: StreamWriter,
     since_snapshot: u64,
-    agent: Option<AgentHandle>,
-    outputs: Option<mpsc::Receiver<AgentOutput>>,
-    start: Start,
-    assembler: Assembler,
+    /// The run of the agent's program.
+    agent: Option<Running>,
+    /// What its keeper says.
+    heard: Option<mpsc::Receiver<Heard>>,
+    /// The last number of which its keeper was told that it may forget it.
+    acknowledged: u64,
+    /// The keeper is being looked for; wishes wait.
+    reaching: Option<oneshot::Receiver<Reached>>,
+    /// Another daemon has the agent.
+    is_superseded: bool,
+    /// File work that waits for the one under way.
+    files: VecDeque<(Ticket, FileWork)>,
+    filing: Option<Filing>,
     inputs: mpsc::Receiver<SessionInput>,
     own_inputs: mpsc::Sender<SessionInput>,
     followers: broadcast::Sender<Seen>,
@@ -212,9 +239,12 @@ impl SessionActor {
             writer,
             since_snapshot,
             agent: None,
-            outputs: None,
-            start: Start::Afresh,
-            assembler: Assembler::new(String::new()),
+            heard: None,
+            acknowledged: 0,
+            reaching: None,
+            is_superseded: false,
+            files: VecDeque::new(),
+            filing: None,
             inputs,
             own_inputs,
             followers,
@@ -233,55 +263,98 @@ impl SessionActor {
     pub(crate) async fn open(mut self, opened: Event) {
         let mut batch = commit::Batch::default();
         self.stage(vec![opened], None, &mut batch);
-        let result = match self.commit(batch).await {
-            Ok(effects) => self.act_all(effects).await,
-            Err(error) => Err(error),
-        };
-        match result {
+        match self.commit(batch).await {
             Ok(()) => self.run().await,
             Err(error) => tracing::error!(session = %self.id, %error, "session cannot be opened"),
         }
     }
 
-    /// Runs until the session has ended or the daemon stops.
-    pub(crate) async fn run(mut self) {
-        loop {
-            let first = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break,
-                Some(input) = self.inputs.recv() => input,
-                Some(output) = next_output(&mut self.outputs) => SessionInput::Agent(output),
-                () = until(self.live_due) => SessionInput::LiveDue,
+    /// Goes on where the journal ends: looks for the agent first.
+    pub(crate) async fn go_on(mut self) {
+        self.reach();
+        self.run().await;
+    }
+
+    /// Ends the session, whose actor has met a fault of our own.
+    pub(crate) async fn end_broken(mut self) {
+        let text = "farhelm met a fault of its own in this session and has ended it; the daemon's log has the detail";
+        let mut batch = commit::Batch::default();
+        let noticed = Event::Noticed {
+            code: Code::Internal,
+            text: text.to_owned(),
+        };
+        self.stage(vec![noticed], None, &mut batch);
+        let command = Command::EndSession { session: self.id };
+        let by = Author::Host;
+        self.decide(Input::Wish { command, by }, &mut batch);
+        match self.commit(batch).await {
+            Ok(()) => self.go_on().await,
+            Err(error) => tracing::error!(session = %self.id, %error, "session cannot be ended"),
+        }
+    }
+
+    async fn run(mut self) {
+        let mut is_ending = false;
+        while !self.is_over(is_ending) {
+            let group = match self.next(is_ending).await {
+                Some(first) => self.gather(first),
+                None if !self.shared.ends_agents() => break,
+                // The agents end with this daemon, and what becomes of them is noted.
+                None => {
+                    is_ending = true;
+                    vec![SessionInput::Dismiss]
+                }
             };
-            let group = self.gather(first);
             if let Err(error) = self.take_group(group).await {
                 tracing::error!(session = %self.id, %error, "session stops: its log cannot be written");
                 break;
             }
-            if self.session.ended && self.agent.is_none() {
-                break;
-            }
         }
-        self.end_agent().await;
         // The daemon forgets a session that has ended and takes nothing more.
         self.inputs.close();
         self.shared.changed.notify_one();
     }
 
+    fn is_over(&self, is_ending: bool) -> bool {
+        let is_alone = self.agent.is_none() && self.reaching.is_none();
+        self.is_superseded || ((self.session.ended || is_ending) && is_alone)
+    }
+
+    /// Waits for what comes next; nothing when the daemon stops.
+    async fn next(&mut self, is_ending: bool) -> Option<SessionInput> {
+        let until_late = self.agent.as_ref().and_then(|agent| agent.until);
+        let takes_wishes = self.reaching.is_none() && !is_ending;
+        let takes_more = self.files.len() < FILES;
+        Some(tokio::select! {
+            biased;
+            () = self.stop.cancelled(), if !is_ending => return None,
+            reached = answered(&mut self.reaching), if self.reaching.is_some() => {
+                self.reaching = None;
+                SessionInput::Reached(reached)
+            }
+            Some(input) = self.inputs.recv(), if takes_wishes => input,
+            done = filed(&mut self.filing), if self.filing.is_some() => {
+                self.filing = None;
+                done.map_or(SessionInput::LiveDue, |(ticket, outcome)| SessionInput::Filed(ticket, outcome))
+            }
+            heard = next_heard(&mut self.heard), if takes_more => SessionInput::Heard(heard),
+            () = until(self.live_due) => SessionInput::LiveDue,
+            () = until(until_late) => SessionInput::Late,
+        })
+    }
+
     /// Takes what else has arrived, so that it shares one commit.
     fn gather(&mut self, first: SessionInput) -> Vec<SessionInput> {
+        let is_turn = matches!(first, SessionInput::Reached(_));
         let mut group = vec![first];
-        while group.len() < GROUP {
+        while group.len() < GROUP && !is_turn && self.reaching.is_none() {
             if let Ok(input) = self.inputs.try_recv() {
                 group.push(input);
                 continue;
             }
-            let output = self
-                .outputs
-                .as_mut()
-                .and_then(|outputs| outputs.try_recv().ok());
-            let Some(output) = output else { break };
-            group.push(SessionInput::Agent(output));
+            let heard = self.heard.as_mut().and_then(|heard| heard.try_recv().ok());
+            let Some(heard) = heard else { break };
+            group.push(SessionInput::Heard(heard));
         }
         group
     }
@@ -291,132 +364,25 @@ impl SessionActor {
         for input in group {
             match input {
                 SessionInput::Wish(wish) => self.take_wish(wish, &mut batch).await?,
-                SessionInput::Agent(AgentOutput::Said(said)) => {
-                    self.vitals.heard_now();
-                    self.take_said(said, &mut batch);
+                SessionInput::Heard(heard) => self.take_heard(heard, &mut batch),
+                SessionInput::Filed(ticket, outcome) => {
+                    self.take_filed(ticket, outcome, &mut batch);
                 }
-                SessionInput::Agent(AgentOutput::Exited {
-                    code,
-                    signal,
-                    stderr,
-                }) => {
-                    self.take_exit(code, signal, stderr, &mut batch);
-                }
-                SessionInput::Launched(Ok((handle, outputs))) => {
-                    self.take_launched(handle, outputs);
-                }
-                SessionInput::Launched(Err(error)) => {
-                    let failed = Said::StartFailed {
-                        code: error.code,
-                        text: error.text,
-                    };
-                    self.decide_said(failed, &mut batch);
-                    self.take_exit(None, None, String::new(), &mut batch);
-                }
+                SessionInput::Launched(launched) => self.take_launched(launched, &mut batch),
+                SessionInput::Reached(reached) => self.take_reached(reached, &mut batch).await?,
+                SessionInput::Late => self.take_late(&mut batch),
+                SessionInput::Dismiss => self.dismiss(&mut batch),
                 SessionInput::Rekey => self.writer.rekey(),
                 SessionInput::LiveDue => self.live_due = None,
             }
         }
-        let effects = self.commit(batch).await?;
+        self.commit(batch).await?;
         self.note_pause().await?;
-        self.act_all(effects).await?;
+        self.begin_filing();
         if self.live_due.is_none() {
             self.show_live();
         }
         Ok(())
-    }
-
-    async fn act_all(&mut self, effects: Vec<Effect>) -> Result<(), JournalError> {
-        for effect in effects {
-            self.act(effect).await?;
-        }
-        Ok(())
-    }
-
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "only the start of the program is special here"
-    )]
-    fn take_said(&mut self, said: Said, batch: &mut commit::Batch) {
-        let said = match said {
-            Said::Started { .. } => {
-                self.start = Start::Afresh;
-                said
-            }
-            Said::StartFailed {
-                code: Code::AgentRefused,
-                text,
-            } if self.start == Start::Resuming => {
-                self.start = Start::Forgotten;
-                let text = format!(
-                    "the agent could not go on with its conversation, so a new one begins: {text}"
-                );
-                Said::Notice {
-                    code: Code::AgentRefused,
-                    text,
-                }
-            }
-            other => other,
-        };
-        for made in self.assembler.push(said) {
-            self.take_made(made, batch);
-        }
-    }
-
-    fn take_made(&mut self, made: Made, batch: &mut commit::Batch) {
-        match made {
-            Made::Live(live) => self.gather_live(live),
-            Made::Said(said) => self.decide_said(said, batch),
-        }
-    }
-
-    fn decide_said(&mut self, said: Said, batch: &mut commit::Batch) {
-        let said = self.shrink(said, batch);
-        self.decide(Input::Said(said), batch);
-    }
-
-    fn take_exit(
-        &mut self,
-        code: Option<i32>,
-        signal: Option<i32>,
-        stderr: String,
-        batch: &mut commit::Batch,
-    ) {
-        for made in self.assembler.finish() {
-            self.take_made(made, batch);
-        }
-        self.agent = None;
-        self.outputs = None;
-        self.vitals.agent_is(None);
-        self.shared.leftovers.forget(&self.id.to_string());
-        if self.start == Start::Forgotten && !self.session.ended {
-            self.start_agent(None);
-            return;
-        }
-        self.decide(
-            Input::Exited {
-                code,
-                signal,
-                stderr,
-            },
-            batch,
-        );
-    }
-
-    fn take_launched(&mut self, handle: AgentHandle, outputs: mpsc::Receiver<AgentOutput>) {
-        let run = farhelm_core::text::hex(&random::<4>());
-        self.assembler = Assembler::new(run);
-        self.shared
-            .leftovers
-            .note(&self.id.to_string(), handle.pid());
-        self.vitals.agent_is(Some(handle.pid()));
-        self.agent = Some(handle);
-        self.outputs = Some(outputs);
-        if self.session.ended
-            && let Some(agent) = &self.agent
-        {
-            agent.stop();
-        }
     }
 
     /// Decides something that cannot be rejected.
@@ -431,16 +397,17 @@ impl SessionActor {
         }
     }
 
-    /// Applies events in memory; they are shown and acted upon only after the commit.
+    /// Applies events in memory; they are shown, and what follows is done, only after the commit.
     fn stage(
         &mut self,
         events: Vec<Event>,
         cause: Option<CommandId>,
         batch: &mut commit::Batch,
     ) -> u64 {
+        let mut effects = Vec::new();
         for event in events {
             batch.moved.extend(self.session.deliveries(cause, &event));
-            batch.effects.extend(self.session.effects(&event));
+            effects.extend(self.session.effects(&event));
             self.session.apply(cause, &event);
             batch.records.push(Record {
                 seq: 0,
@@ -449,84 +416,21 @@ impl SessionActor {
                 event,
             });
         }
-        self.writer.head() + batch.records.len() as u64
+        let last = self.writer.head() + batch.records.len() as u64;
+        for effect in effects {
+            self.act(effect, batch);
+        }
+        last
     }
 
-    async fn act(&mut self, effect: Effect) -> Result<(), JournalError> {
+    /// Does what follows from an event. The agent is told in the same commit.
+    fn act(&mut self, effect: Effect, batch: &mut commit::Batch) {
         match effect {
-            Effect::StartAgent { resume } => self.start_agent(resume),
-            Effect::StopAgent => {
-                if let Some(agent) = &self.agent {
-                    agent.stop();
-                }
-            }
-            Effect::Order(order) => self.order(order),
-            Effect::Answer { approval, order } => {
-                self.order(order);
-                let mut batch = commit::Batch::default();
-                self.decide(Input::Answered(approval), &mut batch);
-                // Being told that an answer was given makes nothing else necessary.
-                let effects = self.commit(batch).await?;
-                debug_assert!(effects.is_empty());
-            }
+            Effect::StartAgent { resume } => batch.start = Some(agent::conversation(resume)),
+            Effect::StopAgent => self.dismiss(batch),
+            Effect::Order(order) => drop(self.order(order, batch)),
+            Effect::Answer { approval, order } => self.answer(approval, order, batch),
         }
-        Ok(())
-    }
-
-    fn order(&self, order: farhelm_core::agent::Order) {
-        let told = self.agent.as_ref().map(|agent| agent.order(order));
-        if !matches!(told, Some(Ok(()))) {
-            tracing::debug!(session = %self.id, "the agent is gone; its end is on its way");
-        }
-    }
-
-    fn start_agent(&mut self, resume: Option<String>) {
-        self.start = if resume.is_some() {
-            Start::Resuming
-        } else {
-            Start::Afresh
-        };
-        let (shared, spec, inputs) = (
-            self.shared.clone(),
-            self.spec.clone(),
-            self.own_inputs.clone(),
-        );
-        let stderr = shared.stderr_folder.join(format!("{}.stderr", self.id));
-        let stop = self.stop.clone();
-        let starting = async move {
-            let launched = async {
-                let agent = spec.agent.resolve(&shared.agents)?;
-                let launch = Launch {
-                    conversation: resume.map_or(Conversation::New, Conversation::Continue),
-                    stderr: Some(stderr),
-                    start_within: shared.start_within,
-                    ..Launch::new(spec.dir.clone(), spec.environment.resolve(&spec.dir).await)
-                };
-                agents::launch(&agent, launch).await
-            };
-            let result =
-                tokio::select! { result = launched => result, () = stop.cancelled() => return };
-            // The actor is gone only when the session is over; the handle's drop ends the agent.
-            drop(inputs.send(SessionInput::Launched(result)).await);
-        };
-        self.shared.tasks.spawn("start agent", starting);
-    }
-
-    /// Ends the agent's program and waits for it.
-    async fn end_agent(&mut self) {
-        let Some(agent) = self.agent.take() else {
-            return;
-        };
-        agent.stop();
-        let Some(outputs) = &mut self.outputs else {
-            return;
-        };
-        while let Some(output) = outputs.recv().await {
-            if let AgentOutput::Exited { .. } = output {
-                break;
-            }
-        }
-        self.shared.leftovers.forget(&self.id.to_string());
     }
 
     fn gather_live(&mut self, live: Live) {
@@ -557,7 +461,10 @@ impl SessionActor {
         let mut live = std::mem::take(&mut self.live);
         let at = tokio::time::Instant::now();
         if at >= self.whole_due
-            && let Some(whole) = self.assembler.growing()
+            && let Some(whole) = self
+                .agent
+                .as_ref()
+                .and_then(|agent| agent.saved.assembler.growing())
         {
             self.whole_due = at + WHOLE_EVERY;
             live.push(whole);
@@ -592,9 +499,29 @@ pub(crate) fn summarise(id: SessionId, session: &Session, at: farhelm_proto::Tim
     }
 }
 
-async fn next_output(outputs: &mut Option<mpsc::Receiver<AgentOutput>>) -> Option<AgentOutput> {
-    match outputs {
-        Some(outputs) => outputs.recv().await,
+async fn next_heard(heard: &mut Option<mpsc::Receiver<Heard>>) -> Heard {
+    match heard {
+        // Whoever speaks for a keeper says why before it goes.
+        Some(heard) => heard.recv().await.unwrap_or(Heard::Cut),
+        None => std::future::pending().await,
+    }
+}
+
+async fn answered(reaching: &mut Option<oneshot::Receiver<Reached>>) -> Reached {
+    match reaching {
+        Some(reaching) => reaching.await.unwrap_or_else(|_| {
+            Err(AgentError::new(
+                Code::Internal,
+                "the search for the agent's keeper was given up",
+            ))
+        }),
+        None => std::future::pending().await,
+    }
+}
+
+async fn filed(filing: &mut Option<Filing>) -> Option<(Ticket, Result<String, FileError>)> {
+    match filing {
+        Some(filing) => filing.await.ok(),
         None => std::future::pending().await,
     }
 }

@@ -37,7 +37,6 @@ impl Vitals {
     }
 
     /// Whether the process that holds the agent's pipes answers; unknown until somebody says so.
-    #[expect(dead_code, reason = "said by whoever talks to the keeper")]
     pub(crate) fn keeper_is(&self, there: bool) {
         let mark = if there { KEEPER_THERE } else { KEEPER_GONE };
         self.keeper.store(mark, Ordering::Relaxed);

@@ -2,7 +2,6 @@
 //! misbehaving and ended.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
     reason = "helpers of tests: what does not fit fails the test"
 )]
@@ -10,21 +9,20 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use farhelm_core::agent::{Order, Said};
-use farhelm_core::ask::{Ask, Subject, Verdict};
+use farhelm_core::ask::{Subject, Verdict};
 use farhelm_core::content::{Content, ToolStatus};
 use farhelm_core::event::StopReason;
-use farhelm_host::agents::acp::{Acp, Setup};
-use farhelm_host::agents::{
-    Agent, AgentEntry, AgentHandle, AgentOutput, AgentProcess, AgentSpec, Conversation, Launch,
-    Registry, launch, scripted,
-};
-use farhelm_proto::Code;
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use farhelm_host::agents::{Agent, AgentEntry, Conversation, Launch, Registry, prepare, scripted};
+use farhelm_host::keeper::Keepers as _;
+use farhelm_proto::{Code, SessionId};
+use serde_json::json;
+
+mod support;
+
+use support::playing::{Playing, World, shell_spec};
 
 #[tokio::test]
 async fn an_allowed_call_changes_the_file_on_disk() {
@@ -183,7 +181,6 @@ async fn f02_a_crash_in_a_turn_is_told_with_its_signal_and_last_words() {
         agent.exited().await,
         (None, Some(9), "something broke\n".to_owned())
     );
-    assert!(agent.handle.order(Order::Cancel).is_err());
 }
 
 #[tokio::test]
@@ -211,7 +208,7 @@ async fn garbage_is_noted_a_few_times_and_then_counted() {
             .collect::<Vec<_>>()
     };
     assert_eq!(notices(&agent.told), vec!["npm WARN something"; 5]);
-    agent.handle.stop();
+    agent.stop();
     agent.exited().await;
     assert_eq!(
         notices(&agent.told).last().unwrap(),
@@ -292,13 +289,13 @@ async fn a_conversation_is_continued_without_being_told_again() {
     let world = World::new(
         &json!({"scenarios": {"default": [[{"do": "text", "text": "first"}], [{"do": "text", "text": "second"}]]}}),
     );
-    let mut agent = Playing::begin(&world, Conversation::New);
+    let mut agent = Playing::begin(&world, Conversation::New).await;
     let session = agent.started().await.unwrap();
     agent.prompt("one");
     agent.turn_ended().await;
-    agent.handle.stop();
+    agent.stop();
     agent.exited().await;
-    let mut agent = Playing::begin(&world, Conversation::Continue(session.clone()));
+    let mut agent = Playing::begin(&world, Conversation::Continue(session.clone())).await;
     assert_eq!(agent.started().await, Some(session));
     assert!(
         agent
@@ -314,7 +311,8 @@ async fn a_conversation_is_continued_without_being_told_again() {
 #[tokio::test]
 async fn a_conversation_that_is_gone_is_begun_anew_and_that_is_said() {
     let world = World::new(&json!({"scenarios": {"default": [[]]}}));
-    let mut agent = Playing::begin(&world, Conversation::Continue("scripted-gone".to_owned()));
+    let mut agent =
+        Playing::begin(&world, Conversation::Continue("scripted-gone".to_owned())).await;
     assert_ne!(agent.started().await.as_deref(), Some("scripted-gone"));
     assert!(agent.told.iter().any(|said| matches!(
         said,
@@ -334,9 +332,8 @@ async fn a_conversation_that_is_gone_is_begun_anew_and_that_is_said() {
 #[tokio::test]
 async fn an_agent_that_does_not_answer_its_first_request_is_ended() {
     let world = World::new(&json!({"start": {"hang": "initialize"}, "scenarios": {}}));
-    let mut spec = world.spec();
-    spec.start_within = Duration::from_millis(50);
-    let mut agent = Playing::of(&spec, world.dir(), Conversation::New);
+    let mut agent = Playing::begin(&world, Conversation::New).await;
+    agent.lose_patience();
     agent
         .until(|said| {
             matches!(
@@ -357,7 +354,7 @@ async fn an_agent_that_wants_a_login_says_which() {
         "start": {"fail": {"method": "session/new", "code": -32000, "message": "Authentication required"}, "logins": ["API key", "Browser"]},
         "scenarios": {},
     }));
-    let mut agent = Playing::begin(&world, Conversation::New);
+    let mut agent = Playing::begin(&world, Conversation::New).await;
     let said = agent
         .until(|said| matches!(said, Said::StartFailed { .. }))
         .await;
@@ -371,7 +368,7 @@ async fn an_agent_that_wants_a_login_says_which() {
 
 #[tokio::test]
 async fn an_agent_that_ends_at_once_says_why() {
-    let mut agent = Playing::shell("echo 'no config found' >&2; exit 7");
+    let mut agent = Playing::shell("echo 'no config found' >&2; exit 7").await;
     let said = agent
         .until(|said| matches!(said, Said::StartFailed { .. }))
         .await;
@@ -385,35 +382,19 @@ async fn an_agent_that_ends_at_once_says_why() {
 #[tokio::test]
 async fn a_stubborn_agent_is_killed_with_all_it_started() {
     let mut agent =
-        Playing::shell("trap '' TERM; sleep 1000 & echo up >&2; while :; do sleep 1000; done");
-    let group = rustix::process::Pid::from_raw(i32::try_from(agent.handle.pid()).unwrap()).unwrap();
-    while !agent.handle.stderr_tail().contains("up") {
-        tokio::task::yield_now().await;
-    }
-    agent.handle.stop();
+        Playing::shell("trap '' TERM; sleep 1000 & echo up; while :; do sleep 1000; done").await;
+    let pid = i32::try_from(agent.kept.standing.pid).unwrap();
+    let group = rustix::process::Pid::from_raw(pid).unwrap();
+    // Its trap is set: it says so in what is no message.
+    agent
+        .until(|said| matches!(said, Said::Notice { .. }))
+        .await;
+    agent.stop();
     assert_eq!(agent.exited().await.1, Some(9));
     // Init may take a moment to collect the dead.
     while rustix::process::test_kill_process_group(group).is_ok() {
         tokio::task::yield_now().await;
     }
-}
-
-#[tokio::test]
-async fn a_dropped_handle_ends_the_agent() {
-    let mut agent = Playing::start(&json!([[{"do": "hang"}]])).await;
-    agent.prompt("go");
-    let Playing {
-        handle,
-        mut outputs,
-        ..
-    } = agent;
-    drop(handle);
-    while let Some(output) = outputs.recv().await {
-        if let AgentOutput::Exited { .. } = output {
-            return;
-        }
-    }
-    panic!("it was not said to have exited");
 }
 
 #[tokio::test]
@@ -425,7 +406,7 @@ async fn standard_error_is_kept_and_its_file_is_bounded() {
         "i=0; while [ $i -lt 400 ]; do printf '%01000d\\n' $i >&2; i=$((i+1)); done",
     );
     spec.stderr = Some(kept.clone());
-    let mut agent = Playing::of(&spec, folder.path().to_owned(), Conversation::New);
+    let mut agent = Playing::of(spec, folder.path().to_owned(), Conversation::New).await;
     let (_, _, tail) = agent.exited().await;
     assert!(tail.len() <= 4096 && tail.ends_with("0399\n"));
     assert!(fs::metadata(&kept).unwrap().len() <= 128 << 10);
@@ -437,7 +418,8 @@ async fn a_missing_program_or_folder_is_told_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let env = BTreeMap::from([(OsString::from("PATH"), OsString::from("/nonexistent"))]);
     let gemini = Registry::default().find("gemini").unwrap();
-    let error = launch(&gemini, Launch::new(folder.path().to_owned(), env.clone()))
+    let launch = |dir: PathBuf| Launch::new(support::session(), dir, env.clone());
+    let error = prepare(&gemini, launch(folder.path().to_owned()))
         .await
         .unwrap_err();
     assert_eq!(error.code, Code::AgentMissing);
@@ -449,10 +431,14 @@ async fn a_missing_program_or_folder_is_told_before_anything_runs() {
         command: "/bin/sh".to_owned(),
         ..gemini
     };
-    let error = launch(&shell, Launch::new(folder.path().join("gone"), env))
+    let (start, _) = prepare(&shell, launch(folder.path().join("gone")))
         .await
-        .unwrap_err();
+        .unwrap();
+    let home = support::Home::new();
+    let error = home.keepers(1).start(start).await.unwrap_err();
     assert_eq!(error.code, Code::FolderMissing);
+    // Nothing of it is left.
+    assert_eq!(home.keepers(1).list().await, Vec::<SessionId>::new());
 }
 
 #[tokio::test]
@@ -478,15 +464,10 @@ async fn a_configured_agent_gets_a_clean_environment_and_its_own_additions() {
     let env = env
         .map(|(name, value)| (OsString::from(name), OsString::from(value)))
         .into();
-    let (_handle, mut outputs) = launch(&agent, Launch::new(folder.path().to_owned(), env))
-        .await
-        .unwrap();
-    loop {
-        if let AgentOutput::Exited { stderr, .. } = outputs.recv().await.unwrap() {
-            assert_eq!(stderr, "[] [] [kept] [more]\n");
-            break;
-        }
-    }
+    let launch = Launch::new(support::session(), folder.path().to_owned(), env);
+    let (start, interpreter) = prepare(&agent, launch).await.unwrap();
+    let mut agent = Playing::with(start, interpreter).await;
+    assert_eq!(agent.exited().await.2, "[] [] [kept] [more]\n");
 }
 
 #[tokio::test]
@@ -509,7 +490,7 @@ async fn s27_an_agent_reaches_nothing_outside_the_folder_through_us() {
             .unwrap()
             .success()
     );
-    let mut agent = Playing::begin(&world, Conversation::New);
+    let mut agent = Playing::begin(&world, Conversation::New).await;
     agent.started().await;
     agent.order(Order::SetMode("auto".to_owned()));
     agent
@@ -545,221 +526,6 @@ fn the_scripted_agent() {
         let wire = File::options().write(true).open("/dev/fd/3").unwrap();
         scripted::run_on(None, std::io::stdin().lock(), Box::new(wire)).unwrap();
         std::process::exit(0);
-    }
-}
-
-/// A session's folder, something beside it, and a scenario.
-struct World {
-    folder: tempfile::TempDir,
-}
-
-impl World {
-    fn new(scenario: &Value) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["dir", "outside"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        fs::write(folder.path().join("scenario.json"), scenario.to_string()).unwrap();
-        Self { folder }
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.folder.path().join("dir")
-    }
-
-    fn outside(&self) -> PathBuf {
-        self.folder.path().join("outside")
-    }
-
-    /// This very program again, as the agent.
-    fn spec(&self) -> AgentSpec {
-        let program = std::env::current_exe().unwrap();
-        let mut spec = shell_spec(
-            &self.dir(),
-            "exec 3>&1 >/dev/null; exec \"$0\" --exact the_scripted_agent --nocapture",
-        );
-        spec.args.push(program.display().to_string());
-        let path = |name: &str| self.folder.path().join(name).into_os_string();
-        spec.env
-            .insert("FARHELM_SCRIPTED_SCENARIO".into(), path("scenario.json"));
-        spec.env
-            .insert("FARHELM_SCRIPTED_STATE".into(), path("state"));
-        spec
-    }
-}
-
-fn shell_spec(dir: &Path, script: &str) -> AgentSpec {
-    let args = vec!["-c".to_owned(), script.to_owned()];
-    let mut spec = AgentSpec::new("/bin/sh".into(), args, dir.to_owned());
-    spec.env
-        .extend(std::env::var_os("PATH").map(|path| ("PATH".into(), path)));
-    spec.grace = Duration::from_millis(300);
-    spec
-}
-
-/// An agent, and what it has said so far.
-struct Playing {
-    handle: AgentHandle,
-    outputs: mpsc::Receiver<AgentOutput>,
-    told: Vec<Said>,
-    dir: PathBuf,
-    world: Option<World>,
-    end: Option<(Option<i32>, Option<i32>, String)>,
-}
-
-impl Playing {
-    /// The scripted agent with these turns, started.
-    async fn start(turns: &Value) -> Self {
-        let world = World::new(&json!({"scenarios": {"default": turns}}));
-        let mut playing = Self::begin(&world, Conversation::New);
-        playing.world = Some(world);
-        playing.started().await;
-        playing
-    }
-
-    fn begin(world: &World, conversation: Conversation) -> Self {
-        Self::of(&world.spec(), world.dir(), conversation)
-    }
-
-    fn shell(script: &str) -> Self {
-        let world = World::new(&json!({}));
-        let mut playing = Self::of(
-            &shell_spec(&world.dir(), script),
-            world.dir(),
-            Conversation::New,
-        );
-        playing.world = Some(world);
-        playing
-    }
-
-    fn of(spec: &AgentSpec, dir: PathBuf, conversation: Conversation) -> Self {
-        let setup = Setup {
-            dir: dir.display().to_string(),
-            conversation,
-            mode: None,
-            files: true,
-        };
-        let (handle, outputs) = AgentProcess::start(spec, Box::new(Acp::new(setup))).unwrap();
-        Self {
-            handle,
-            outputs,
-            told: Vec::new(),
-            dir,
-            world: None,
-            end: None,
-        }
-    }
-
-    fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    fn order(&self, order: Order) {
-        self.handle.order(order).unwrap();
-    }
-
-    fn prompt(&mut self, text: &str) {
-        self.told.clear();
-        self.order(Order::Prompt {
-            id: "prm_1".to_owned(),
-            text: text.to_owned(),
-        });
-    }
-
-    fn answer(&self, request: String, ask: Ask, option: &str) {
-        let allows = ask
-            .options
-            .iter()
-            .find(|choice| choice.id == option)
-            .unwrap()
-            .kind
-            .allows();
-        let verdict = Verdict::Selected {
-            option: option.to_owned(),
-            allows,
-            reason: None,
-        };
-        self.order(Order::Answer {
-            request,
-            ask,
-            verdict,
-        });
-    }
-
-    /// The next output, remembered; nothing after the end.
-    async fn next(&mut self) -> Option<Said> {
-        let output = tokio::time::timeout(Duration::from_secs(30), self.outputs.recv()).await;
-        match output.unwrap_or_else(|_| panic!("nothing more was said after {:?}", self.told)) {
-            Some(AgentOutput::Said(said)) => {
-                self.told.push(said.clone());
-                Some(said)
-            }
-            Some(AgentOutput::Exited {
-                code,
-                signal,
-                stderr,
-            }) => {
-                self.end = Some((code, signal, stderr));
-                None
-            }
-            None => None,
-        }
-    }
-
-    async fn until(&mut self, wanted: impl Fn(&Said) -> bool) -> Said {
-        loop {
-            match self.next().await {
-                Some(said) if wanted(&said) => return said,
-                Some(_) => {}
-                None => panic!("it ended: {:?} after {:?}", self.end, self.told),
-            }
-        }
-    }
-
-    async fn started(&mut self) -> Option<String> {
-        match self
-            .until(|said| matches!(said, Said::Started { .. }))
-            .await
-        {
-            Said::Started { agent_session, .. } => agent_session,
-            _ => unreachable!(),
-        }
-    }
-
-    async fn asks(&mut self) -> (String, Ask) {
-        match self.until(|said| matches!(said, Said::Asks { .. })).await {
-            Said::Asks { request, ask } => (request, ask),
-            _ => unreachable!(),
-        }
-    }
-
-    async fn turn_ended(&mut self) -> StopReason {
-        match self
-            .until(|said| matches!(said, Said::TurnEnded { .. }))
-            .await
-        {
-            Said::TurnEnded { reason, .. } => reason,
-            _ => unreachable!(),
-        }
-    }
-
-    async fn exited(&mut self) -> (Option<i32>, Option<i32>, String) {
-        while self.next().await.is_some() {}
-        self.end.clone().unwrap()
-    }
-
-    /// The agent's words in this turn.
-    fn text(&self) -> String {
-        self.told
-            .iter()
-            .filter_map(|said| match said {
-                Said::Delta {
-                    content: Content::Text { text },
-                    ..
-                } => Some(text.as_str()),
-                _ => None,
-            })
-            .collect()
     }
 }
 

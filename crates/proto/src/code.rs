@@ -117,6 +117,8 @@ codes! {
     90 DiskFull = "disk_full", true, "the disk is full; free some space there, and what waits goes on by itself";
     92 HistoryDamaged = "history_damaged", false, "a part of this log was damaged on the host's disk and is lost";
     93 HistoryDropped = "history_dropped", false, "the oldest part of this log was dropped to keep the journal within its size";
+    95 TooManyAgents = "too_many_agents", true, "as many agents run as may at once; end some, or raise `agents_at_once` in config.toml";
+    96 KeeperLost = "keeper_lost", true, "the process that held the agent was ended, and the agent with it";
 }
 
 impl core::fmt::Display for Code {

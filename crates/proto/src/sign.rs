@@ -18,6 +18,8 @@ impl Domain {
     pub const ENVELOPE: Self = Self(b"farhelm/1/envelope\0");
     /// A peer signs a letter.
     pub const LETTER: Self = Self(b"farhelm/1/letter\0");
+    /// A daemon proves itself to the keeper of an agent.
+    pub const KEEPER: Self = Self(b"farhelm/1/keeper\0");
     /// A signer extends the roster.
     pub const ROSTER: Self = Self(b"farhelm/1/roster\0");
 

@@ -75,4 +75,6 @@ export const CODES = [
 	{ number: 90, word: 'disk_full', sentence: "the disk is full; free some space there, and what waits goes on by itself", retry: true },
 	{ number: 92, word: 'history_damaged', sentence: "a part of this log was damaged on the host's disk and is lost", retry: false },
 	{ number: 93, word: 'history_dropped', sentence: "the oldest part of this log was dropped to keep the journal within its size", retry: false },
+	{ number: 95, word: 'too_many_agents', sentence: "as many agents run as may at once; end some, or raise `agents_at_once` in config.toml", retry: true },
+	{ number: 96, word: 'keeper_lost', sentence: "the process that held the agent was ended, and the agent with it", retry: true },
 ] as const;

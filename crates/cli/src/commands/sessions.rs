@@ -1,8 +1,10 @@
 //! `ls`, `log`, `send`, `stop`, `resume`.
 
+use std::io::{BufRead as _, BufReader};
+
 use farhelm_core::command::Command;
 use farhelm_core::event::{Activity, Event, Summary};
-use farhelm_proto::SessionId;
+use farhelm_proto::{Code, SessionId};
 
 use super::Context;
 use crate::args::Sending;
@@ -128,6 +130,44 @@ async fn print_log(context: &Context, log: &mut Log, follow: bool) -> Result<(),
         }
     }
     if follow { Err(gone()) } else { Ok(()) }
+}
+
+/// Prints what passed between an agent and its session. That never leaves the machine.
+pub(super) async fn raw(context: &Context, wanted: &str) -> Result<(), Failure> {
+    let station = context.station().await?;
+    let Station::Local(_) = station else {
+        let text = "what passed between agent and host is kept on the host alone; run this there";
+        return Err(Failure::new(Code::NotFound, text));
+    };
+    let session = find(&station, wanted).await?;
+    for path in farhelm_host::keeper::raw_files(&context.home, session) {
+        let lines = match std::fs::File::open(&path) {
+            Ok(file) => BufReader::new(file).split(b'\n'),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Failure::internal(error)),
+        };
+        for line in lines {
+            let line = line.map_err(Failure::internal)?;
+            let line = String::from_utf8_lossy(&line);
+            if context.json {
+                output::json(&raw_line(&line));
+            } else {
+                output::line(&visible(&line));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A line of the file for scripts.
+fn raw_line(line: &str) -> serde_json::Value {
+    let mut parts = line.splitn(3, ' ');
+    let at: Option<u64> = parts.next().and_then(|at| at.parse().ok());
+    let by = match parts.next() {
+        Some("<") => "agent",
+        Some(_) | None => "farhelm",
+    };
+    serde_json::json!({ "at": at, "by": by, "line": parts.next().unwrap_or_default() })
 }
 
 pub(super) async fn send(

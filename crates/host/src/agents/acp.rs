@@ -16,6 +16,7 @@ use farhelm_core::agent::{Order, Said};
 use farhelm_core::content::{Content, ToolPatch};
 use farhelm_core::event::StopReason;
 use farhelm_proto::Code;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::asks::Open;
@@ -32,7 +33,7 @@ mod settings;
 mod updates;
 
 /// What an ACP agent is started for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {
     /// The folder it works in.
     pub dir: String,
@@ -45,7 +46,7 @@ pub struct Setup {
 }
 
 /// The adapter for agents that speak ACP.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Acp {
     setup: Setup,
     peer: Peer<Purpose>,
@@ -71,7 +72,7 @@ pub struct Acp {
 }
 
 /// A call that has not ended.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Call {
     /// All that is known of it.
     known: ToolPatch,
@@ -80,7 +81,7 @@ struct Call {
 }
 
 /// What a request of ours was for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Purpose {
     Initialize,
     Open(Opening),
@@ -95,14 +96,14 @@ enum Purpose {
 }
 
 /// How the conversation is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Opening {
     New,
     Resume,
     Load,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum State {
     /// The program is on its way up.
     Starting,
@@ -118,7 +119,7 @@ enum State {
     Failed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct About {
     name: String,
     version: Option<String>,

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use farhelm_core::agent::{Order, Said};
 use farhelm_core::event::{ConfigChoice, ConfigOption, StopReason};
 use farhelm_proto::Code;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::asks::Open;
@@ -34,7 +35,7 @@ mod tools;
 pub use arguments::{Features, arguments, probe};
 
 /// What Claude Code is started for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {
     /// The folder it works in.
     pub dir: String,
@@ -69,7 +70,7 @@ impl Setup {
 }
 
 /// The adapter for Claude Code.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Claude {
     setup: Setup,
     state: State,
@@ -88,6 +89,7 @@ pub struct Claude {
     /// Calls that a person refused.
     refused: BTreeSet<String>,
     /// The message under way, by the call of the subagent that says it.
+    #[serde(with = "super::json::pairs")]
     current: BTreeMap<Option<String>, Current>,
     /// The ids of the prompts that we sent, until they are repeated.
     prompts: BTreeSet<String>,
@@ -95,7 +97,7 @@ pub struct Claude {
     used: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Purpose {
     Initialize,
     Interrupt,
@@ -103,7 +105,7 @@ enum Purpose {
     Model(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     /// The program is on its way up.
     Starting,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::Step;
 use super::json::{RawMessage, line, text};
 
 /// A request's id, as its maker wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RpcId(String);
 
 impl RpcId {
@@ -86,7 +86,7 @@ impl RpcError {
 }
 
 /// Our end of a JSON-RPC conversation: remembers what each of our requests was for.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Peer<P> {
     next: u64,
     open: BTreeMap<u64, P>,

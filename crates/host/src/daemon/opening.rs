@@ -112,6 +112,10 @@ impl Daemon {
             let text = "too many sessions are open; end some with `farhelm stop`";
             return Err(Rejection::because(Code::Full, text));
         }
+        if self.shared.living.available_permits() == 0 {
+            let AgentError { code, text } = crate::session::too_many();
+            return Err(Rejection::because(code, text));
+        }
         if !spec.dir.is_dir() {
             let text = format!("{} is not a folder", spec.dir.display());
             return Err(Rejection::because(Code::FolderMissing, text));
@@ -155,13 +159,13 @@ impl Daemon {
         let (actor, handle) = SessionActor::new(
             id,
             self.shared.clone(),
-            spec,
+            spec.clone(),
             Session::default(),
             writer,
             0,
             now(),
         );
-        self.shared.tasks.spawn("session", actor.open(opened));
+        self.let_live(id, spec, actor.open(opened));
         give_first(&handle, id, opening.first);
         let mut summary = handle.summary.clone();
         self.sessions.insert(id, handle);

@@ -179,7 +179,7 @@ struct Table {
     has_sum: bool,
 }
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 11] = [
     Table::new(
         "streams",
         &["stream", "head", "hash", "base", "floor"],
@@ -194,6 +194,12 @@ const TABLES: [Table; 9] = [
     Table::new("commands", &["id", "device", "outcome"], "id"),
     Table::new("letters", &["id", "peer", "frame"], "number"),
     Table::new("sessions", &["session", "spec"], "session"),
+    Table::new("agents", &["session", "taken", "state"], "session"),
+    Table::new(
+        "agent_lines",
+        &["session", "number", "line"],
+        "session, number",
+    ),
     Table::plain("blobs", &["name", "bytes"], "rowid"),
     Table::plain("tallies", &["name", "rows", "sum"], "name"),
     Table::plain("notes", &["name", "at"], "name"),

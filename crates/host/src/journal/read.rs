@@ -229,6 +229,39 @@ pub(super) fn sessions(db: &Connection) -> Result<Vec<(SessionId, String)>, Jour
     Ok(sessions)
 }
 
+/// The last line that was taken of a session's agent, and the state of its run.
+pub(super) fn agent(
+    db: &Connection,
+    session: SessionId,
+) -> Result<Option<(u64, String)>, JournalError> {
+    let mut query =
+        db.prepare_cached("SELECT session, taken, state, sum FROM agents WHERE session = ?1")?;
+    let mut rows = query.query([session.as_bytes()])?;
+    match rows.next()? {
+        Some(row) if sum::holds(row, "agents", 3) => Ok(Some((from_sql(row.get(1)?), row.get(2)?))),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// The lines that a session's agent may not have been written, up to the first that is damaged.
+pub(super) fn agent_lines(
+    db: &Connection,
+    session: SessionId,
+) -> Result<Vec<(u64, String)>, JournalError> {
+    let mut query = db.prepare_cached(
+        "SELECT session, number, line, sum FROM agent_lines WHERE session = ?1 ORDER BY number",
+    )?;
+    let mut rows = query.query([session.as_bytes()])?;
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next()? {
+        if !sum::holds(row, "agent_lines", 3) {
+            break;
+        }
+        lines.push((from_sql(row.get(1)?), row.get(2)?));
+    }
+    Ok(lines)
+}
+
 /// A sealed blob, if it is what its name says.
 pub(super) fn blob(db: &Connection, name: [u8; 32]) -> Result<Option<Vec<u8>>, JournalError> {
     let mut query = db.prepare_cached("SELECT bytes FROM blobs WHERE name = ?1")?;

@@ -8,10 +8,10 @@ use rusqlite::Connection;
 use super::JournalError;
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Migrations; the index of the next one is the version. Append only.
-const MIGRATIONS: [&str; 2] = [FIRST, SUMS];
+const MIGRATIONS: [&str; 3] = [FIRST, SUMS, AGENTS];
 
 pub(super) const FIRST: &str = "
     -- Where each stream ends; changes with every envelope.
@@ -72,6 +72,15 @@ const SUMS: &str = "
     CREATE TABLE sessions (session BLOB PRIMARY KEY, spec TEXT NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO sessions SELECT session, spec, record_sum('sessions', session, spec) FROM old_sessions;
     DROP TABLE old_sessions;
+";
+
+/// What a daemon must know to take up again what an earlier one had in hand.
+const AGENTS: &str = "
+    -- The run of each session's agent: the last line that was taken of it, and where its
+    -- conversation was then.
+    CREATE TABLE agents (session BLOB PRIMARY KEY, taken INTEGER NOT NULL, state TEXT NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
+    -- Lines for agents, until their pipes have taken them.
+    CREATE TABLE agent_lines (session BLOB NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (session, number)) WITHOUT ROWID;
 ";
 
 /// The version of the file.

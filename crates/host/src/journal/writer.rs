@@ -263,6 +263,47 @@ fn write(db: &Transaction<'_>, op: &Op, tallies: &mut Tallies) -> Result<(), Jou
                 .execute(params![name, bytes.as_ref()])?;
             Ok(())
         }
+        Op::Agent { .. } | Op::AgentLine { .. } | Op::AgentWritten { .. } => write_agent(db, op),
+    }
+}
+
+/// The run of an agent, and lines for it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "called for these only")]
+fn write_agent(db: &Transaction<'_>, op: &Op) -> Result<(), JournalError> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), JournalError> {
+        db.prepare_cached(sql)?.execute(values)?;
+        Ok(())
+    };
+    match op {
+        Op::Agent {
+            session,
+            taken,
+            state: Some(state),
+        } => run(
+            "INSERT OR REPLACE INTO agents VALUES (?1, ?2, ?3, record_sum('agents', ?1, ?2, ?3))",
+            &[session.as_bytes(), &to_sql(*taken), state],
+        ),
+        Op::Agent {
+            session,
+            taken,
+            state: None,
+        } => run(
+            "UPDATE agents SET taken = ?2, sum = record_sum('agents', session, ?2, state) WHERE session = ?1",
+            &[session.as_bytes(), &to_sql(*taken)],
+        ),
+        Op::AgentLine {
+            session,
+            number,
+            line,
+        } => run(
+            "INSERT INTO agent_lines VALUES (?1, ?2, ?3, record_sum('agent_lines', ?1, ?2, ?3))",
+            &[session.as_bytes(), &to_sql(*number), line],
+        ),
+        Op::AgentWritten { session, through } => run(
+            "DELETE FROM agent_lines WHERE session = ?1 AND number <= ?2",
+            &[session.as_bytes(), &to_sql(*through)],
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use farhelm_core::event::{Activity, Record};
 use farhelm_proto::{Code, CommandId, SessionId};
@@ -210,6 +211,7 @@ async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Re
         }
         LocalRequest::Down => {
             out.say(&LocalAnswer::Done {}).await?;
+            daemon.ends_agents.store(true, Ordering::Release);
             daemon.stop.cancel();
             Ok(())
         }

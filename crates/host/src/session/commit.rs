@@ -9,16 +9,19 @@ use farhelm_core::command::{Delivery, Outcome, Receipt};
 use farhelm_core::content::BlobRef;
 use farhelm_core::event::{Event, Live, Record};
 use farhelm_core::keys::PublicKeys;
-use farhelm_core::session::Effect;
 use farhelm_core::text::hex;
 use farhelm_link::clock::now;
 use farhelm_proto::CommandId;
 use farhelm_proto::letter::Kind;
+use tokio::sync::mpsc;
 
+use super::running::{Row, Running, Saved};
 use super::{Reply, Seen, SessionActor, summarise};
+use crate::agents::{Conversation, FileWork, Ticket};
 use crate::clip::{shrink_ask, shrink_tool};
 use crate::journal::health::{Health, Pause};
 use crate::journal::{JournalError, Op, StoredEnvelope};
+use crate::keeper::Told;
 use crate::stream::letter_op;
 
 /// Events after which the state is written down whole, so that readers can begin there.
@@ -32,12 +35,33 @@ const PAUSE_SHOWN_EVERY: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) records: Vec<Record>,
-    pub(super) effects: Vec<Effect>,
+    /// The agent's program is to be started, for this conversation.
+    pub(super) start: Option<Conversation>,
+    /// What a keeper is told that was just attached.
+    pub(super) greeting: Vec<Told>,
+    /// Lines for the agent, with their numbers.
+    pub(super) lines: Vec<(u64, String)>,
+    /// Whether the agent is to end, and at once.
+    pub(super) end: Option<bool>,
+    /// File work for the agent.
+    pub(super) files: Vec<(Ticket, FileWork)>,
+    /// The run of the agent that has ended.
+    pub(super) gone: Option<String>,
+    /// The keeper that may go.
+    pub(super) farewell: Option<Farewell>,
+    /// Whether the agent's state is to be written down though nothing else is.
+    pub(super) must_be_kept: bool,
     ops: Vec<Op>,
     answers: Vec<(Reply, CommandId, Outcome)>,
     repeats: Vec<(Reply, CommandId, Outcome)>,
     /// Wishes that came further, with the last of it.
     pub(super) moved: BTreeMap<CommandId, Delivery>,
+}
+
+/// A keeper that may go once the end of its agent is in the journal.
+pub(super) struct Farewell {
+    pub(super) number: u64,
+    pub(super) told: mpsc::Sender<Told>,
 }
 
 impl Batch {
@@ -65,16 +89,27 @@ impl Batch {
             && self.answers.is_empty()
             && self.repeats.is_empty()
             && self.moved.is_empty()
+            && self.lines.is_empty()
+            && self.end.is_none()
+            && self.files.is_empty()
+            && self.gone.is_none()
+            && !self.must_be_kept
     }
 }
 
 impl SessionActor {
-    /// Writes the batch; when this returns, it is on the disk and shown. Gives what is to be done.
-    pub(super) async fn commit(&mut self, mut batch: Batch) -> Result<Vec<Effect>, JournalError> {
-        if batch.is_empty() {
-            return Ok(batch.effects);
+    /// Writes the batch, shows it, and does what follows from it.
+    pub(super) async fn commit(&mut self, mut batch: Batch) -> Result<(), JournalError> {
+        if !batch.is_empty() || self.agent.as_ref().is_some_and(Running::lags) {
+            self.write_down(&mut batch).await?;
         }
-        self.add_snapshot(&mut batch);
+        self.follow(batch).await;
+        Ok(())
+    }
+
+    /// When this returns, the batch is on the disk and shown.
+    async fn write_down(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
+        self.add_snapshot(batch);
         let mut ops = Vec::new();
         if !batch.records.is_empty() {
             ops.extend(self.writer.ready(&self.shared.readers()));
@@ -82,25 +117,93 @@ impl SessionActor {
         ops.append(&mut batch.ops);
         let envelopes = self.seal_records(&mut batch.records);
         ops.extend(envelopes.iter().cloned().map(Op::Envelope));
-        self.note_moves(&mut batch).await?;
-        ops.extend(self.outcome_ops(&batch));
+        self.note_moves(batch).await?;
+        ops.extend(self.outcome_ops(batch));
         ops.append(&mut batch.ops);
+        ops.extend(self.agent_ops(batch));
         let letters: Vec<_> = ops.iter().filter_map(letter_of).collect();
+        fail::point("host.session.before_commit");
         self.write(ops).await?;
+        fail::point("host.session.after_commit");
         for letter in letters {
             self.shared.uplink.letter(letter);
         }
         for envelope in envelopes {
             self.shared.uplink.publish(envelope);
         }
-        self.show(batch.records);
-        for (reply, id, outcome) in batch.answers.into_iter().chain(batch.repeats) {
+        self.show(std::mem::take(&mut batch.records));
+        fail::point("host.session.before_reply");
+        let answers = std::mem::take(&mut batch.answers);
+        let repeats = std::mem::take(&mut batch.repeats);
+        for (reply, id, outcome) in answers.into_iter().chain(repeats) {
             match reply {
                 Reply::Local(sender) => drop(sender.send(outcome)),
                 Reply::Device { peer, .. } => self.shared.uplink.taken(peer, id),
             }
         }
-        Ok(batch.effects)
+        Ok(())
+    }
+
+    /// Tells the keeper what the batch came to, and carries out the rest.
+    async fn follow(&mut self, batch: Batch) {
+        fail::point("host.session.before_told");
+        if let Some(agent) = &self.agent {
+            let lines = batch.lines.into_iter();
+            let lines = lines.map(|(number, line)| Told::Write { number, line });
+            let end = batch.end.map(|at_once| Told::End { at_once });
+            let through = agent.taken();
+            for told in batch.greeting.into_iter().chain(lines).chain(end) {
+                // A keeper that is gone is heard of.
+                drop(agent.told.send(told).await);
+            }
+            fail::point("host.session.before_acknowledged");
+            if through > self.acknowledged {
+                self.acknowledged = through;
+                drop(agent.told.send(Told::Acknowledge { through }).await);
+            }
+        }
+        if let Some(Farewell { number, told }) = batch.farewell {
+            fail::point("host.session.before_farewell");
+            self.acknowledged = 0;
+            drop(told.send(Told::Acknowledge { through: number }).await);
+        }
+        self.files.extend(batch.files);
+        self.begin_filing();
+        if let Some(conversation) = batch.start {
+            fail::point("host.session.before_start");
+            self.start_agent(conversation);
+        }
+    }
+
+    /// What the journal is to have of the agent.
+    fn agent_ops(&mut self, batch: &mut Batch) -> Vec<Op> {
+        let session = self.id;
+        let mut ops = self
+            .agent
+            .as_mut()
+            .map(|agent| agent.save(session))
+            .unwrap_or_default();
+        if let Some(run) = batch.gone.take() {
+            let row = Row::<Saved>::Gone(run);
+            ops.push(Op::Agent {
+                session,
+                taken: 0,
+                state: Some(serde_json::to_string(&row).unwrap_or_default()),
+            });
+            ops.push(Op::AgentWritten {
+                session,
+                through: u64::MAX,
+            });
+        }
+        if self.agent.is_some() {
+            let lines = batch.lines.iter();
+            ops.extend(lines.map(|(number, line)| Op::AgentLine {
+                session,
+                number: *number,
+                line: line.clone(),
+            }));
+        }
+        ops
     }
 
     /// Makes long texts short; what is cut goes into blobs of the same commit.
@@ -287,9 +390,7 @@ impl SessionActor {
         let code = pause.code;
         let mut batch = Batch::default();
         self.decide_said(Said::Notice { code, text }, &mut batch);
-        let effects = self.commit(batch).await?;
-        debug_assert!(effects.is_empty());
-        Ok(())
+        self.commit(batch).await
     }
 
     fn show(&mut self, records: Vec<Record>) {

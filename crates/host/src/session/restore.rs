@@ -1,12 +1,14 @@
 //! Bringing a session back from the journal.
 
+use std::panic::AssertUnwindSafe;
+
 use farhelm_core::event::Record;
 use farhelm_core::seal::open_envelope;
-use farhelm_core::session::{Input, Session};
-use farhelm_link::clock::now;
-use farhelm_link::rng::random;
+use farhelm_core::session::Session;
 use farhelm_proto::frame::Frame;
 use farhelm_proto::{SessionId, Timestamp};
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
 
 use super::{SessionActor, SessionHandle, Shared, Spec};
 use crate::journal::{Journal, JournalError, StoredEnvelope};
@@ -15,7 +17,7 @@ use crate::stream::StreamWriter;
 /// Bytes of envelopes read at a time.
 const CHUNK: usize = 4 * 1024 * 1024;
 
-/// Brings a session back as its log says. An agent that ran when the daemon went is gone.
+/// Brings a session back as its log says. Whether its agent still runs, its keeper knows.
 pub(crate) async fn restore(
     id: SessionId,
     spec: Spec,
@@ -50,20 +52,41 @@ pub(crate) async fn restore(
         Some(end),
         epoch,
     );
-    let (mut actor, handle) =
-        SessionActor::new(id, shared, spec, session, writer, since_snapshot, at);
-    if !actor.session.ended {
-        let mut batch = super::commit::Batch::default();
-        let lost = actor
-            .session
-            .decide(now(), Input::lost(), &mut random)
-            .unwrap_or_default();
-        actor.stage(lost, None, &mut batch);
-        // The agent is gone: nobody is left to be told.
-        batch.effects.clear();
-        actor.commit(batch).await?;
+    let restored = SessionActor::new(id, shared, spec, session, writer, since_snapshot, at);
+    Ok(Some(restored))
+}
+
+/// Lives a session's life. A fault of our own ends that session, with an event, and no other: it is
+/// brought back from the journal for that.
+pub(crate) async fn guard(
+    id: SessionId,
+    spec: Spec,
+    shared: Shared,
+    life: impl Future<Output = ()> + Send,
+    replace: mpsc::Sender<crate::daemon::Request>,
+) {
+    let Err(_) = AssertUnwindSafe(life).catch_unwind().await else {
+        return;
+    };
+    tracing::error!(session = %id, "a fault of our own in a session; it is ended");
+    match restore(id, spec, shared).await {
+        Ok(Some((actor, handle))) => {
+            let request = crate::daemon::Request::Replaced {
+                session: id,
+                handle,
+            };
+            drop(replace.send(request).await);
+            if AssertUnwindSafe(actor.end_broken())
+                .catch_unwind()
+                .await
+                .is_err()
+            {
+                tracing::error!(session = %id, "the session cannot even be ended");
+            }
+        }
+        Ok(None) => {}
+        Err(error) => tracing::error!(session = %id, %error, "the session cannot be ended"),
     }
-    Ok(Some((actor, handle)))
 }
 
 /// Opens stored envelopes of one stream.

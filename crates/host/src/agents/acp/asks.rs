@@ -2,6 +2,7 @@
 
 use farhelm_core::ask::{Ask, Choice, ChoiceKind, Subject, Verdict};
 use farhelm_core::content::ToolStatus;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
@@ -10,13 +11,13 @@ use super::{
 };
 
 /// A question that waits.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Open {
     id: RpcId,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Kind {
     /// May this call go ahead?
     Permission { tool: String, options: Vec<Choice> },

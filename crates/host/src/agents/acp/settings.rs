@@ -2,12 +2,13 @@
 
 use farhelm_core::agent::Said;
 use farhelm_core::event::{ConfigChoice, ConfigOption, Mode};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::agents::json::{list, owned, text};
 
 /// What the agent offers to set.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Settings {
     /// What the agent calls itself.
     pub(super) agent: String,

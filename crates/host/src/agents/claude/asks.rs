@@ -2,7 +2,7 @@
 
 use farhelm_core::ask::{Answer, Ask, Choice, ChoiceKind, Question, Subject, Verdict};
 use farhelm_core::content::{Content, ToolPatch, ToolStatus};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::tools::Call;
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// A question that waits.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Open {
     tool: String,
     call: Call,

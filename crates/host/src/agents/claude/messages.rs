@@ -2,13 +2,14 @@
 
 use farhelm_core::content::{Content, ToolPatch, ToolStatus};
 use farhelm_core::event::MessageRole;
+use serde::{Deserialize, Serialize};
 
 use super::tools::{self, Call};
 use super::{Claude, RawMessage, Said, Step, Value, brief, list, owned, raw, text};
 
 /// The answer of the model that is under way. Its blocks become messages of their own, named by
 /// the answer's id and their place in it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Current {
     id: String,
     /// The blocks that were streamed: their place and kind, until the whole block comes.

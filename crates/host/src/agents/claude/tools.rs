@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use farhelm_core::content::{Content, Location, ToolPatch, ToolStatus};
 use farhelm_core::event::PlanEntry;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Value, brief, list, owned, text};
 use crate::agents::json::small;
 
 /// A call of a tool.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Call {
     pub(super) name: String,
     /// Its arguments, as they came.

@@ -260,7 +260,7 @@ fn flip_each(part: usize) {
         }
     }
     // Few bytes say what kind of file it is and where its tables are.
-    assert!(refused < places.len() / 8, "{refused} of {}", places.len());
+    assert!(refused < places.len() / 7, "{refused} of {}", places.len());
 }
 
 /// A run without `FARHELM_EXHAUSTIVE` tries one byte of so many, in each page.
@@ -523,7 +523,7 @@ fn f36_an_interrupted_migration_leaves_the_old_version_or_the_new() {
     drop((db, keep));
 
     let path = folder.path().join("journal.db");
-    let mut versions = [0, 0];
+    let mut versions = [0, 0, 0];
     for length in (0..wal.len()).step_by(499).chain([wal.len()]) {
         write_file(&path, &old);
         std::fs::write(folder.path().join("journal.db-wal"), &wal[..length]).unwrap();
@@ -533,7 +533,7 @@ fn f36_an_interrupted_migration_leaves_the_old_version_or_the_new() {
         versions[usize::try_from(version).unwrap() - 1] += 1;
         is_migrated(&path);
     }
-    assert!(versions[0] > 0 && versions[1] > 0, "{versions:?}");
+    assert!(versions.iter().all(|count| *count > 0), "{versions:?}");
 }
 
 #[test]
@@ -549,7 +549,7 @@ fn f36_a_journal_of_a_later_version_is_refused_with_what_to_do() {
     assert_eq!(error.code(), Code::StateUnusable);
     let text = error.to_string();
     assert!(
-        text.contains("version 3") && text.contains("update farhelm"),
+        text.contains("version 4") && text.contains("update farhelm"),
         "{text}"
     );
 }

@@ -4,30 +4,28 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// How much of the end is at hand.
-pub(super) const TAIL: usize = 4 << 10;
+const TAIL: usize = 4 << 10;
 /// How large a file may grow; with the one before it, twice as much is kept.
 const FILE: u64 = 128 << 10;
 
-/// The end of an agent's standard error, shared between its reader and whoever shows it.
+/// The end of an agent's standard error.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tail(Arc<Mutex<VecDeque<u8>>>);
+pub(super) struct Tail(VecDeque<u8>);
 
 impl Tail {
-    pub(super) fn push(&self, bytes: &[u8]) {
-        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.extend(bytes);
-        let excess = tail.len().saturating_sub(TAIL);
-        drop(tail.drain(..excess));
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend(bytes);
+        let excess = self.0.len().saturating_sub(TAIL);
+        drop(self.0.drain(..excess));
     }
 
     /// The end, from the first whole line if it was cut.
     pub(super) fn text(&self) -> String {
-        let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: Vec<u8> = tail.iter().copied().collect();
+        let bytes: Vec<u8> = self.0.iter().copied().collect();
         let cut = bytes.len() == TAIL;
         let text = String::from_utf8_lossy(&bytes);
         match text.split_once('\n') {
@@ -47,7 +45,11 @@ pub(super) struct Keep {
 
 impl Keep {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)?;
         let len = file.metadata()?.len();
         Ok(Self {
             path: path.to_owned(),
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_tail_is_bounded_and_begins_with_a_whole_line() {
-        let tail = Tail::default();
+        let mut tail = Tail::default();
         for number in 0..10_000 {
             tail.push(format!("line {number}\n").as_bytes());
         }
