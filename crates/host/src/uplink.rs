@@ -101,6 +101,8 @@ pub(crate) struct UplinkActor {
     rest: Rest,
     mending: Mending,
     own: StreamId,
+    /// Whether another daemon has gone on with this host's own log.
+    is_copy: bool,
     members: Option<Members>,
     offers: BTreeMap<OfferId, Timestamp>,
     is_up: bool,
@@ -144,6 +146,7 @@ impl Uplink {
             rest: Rest::default(),
             mending: Mending::default(),
             own,
+            is_copy: false,
             members: None,
             offers: BTreeMap::new(),
             is_up: false,
@@ -257,6 +260,10 @@ impl UplinkActor {
                 }
             };
             self.settle(done)?;
+            if self.is_copy {
+                drop((link, events));
+                return self.stand_aside().await;
+            }
             if self.is_up && self.lagging.swap(false, Ordering::AcqRel) {
                 let begun = self.begin(&identity).await;
                 self.settle(begun)?;
@@ -264,6 +271,28 @@ impl UplinkActor {
             let filled = self.refill().await;
             self.settle(filled)?;
         }
+    }
+
+    /// The relay has more of this host's own log than this state folder, or something else: another
+    /// daemon with the same keys has written it, here or on another machine. Two writers of one
+    /// log must not be, and this one is behind, so it leaves the relay to the other.
+    async fn stand_aside(mut self) -> Result<(), JournalError> {
+        self.is_up = false;
+        self.sent.forget();
+        self.queue.clear();
+        let detail = "the relay has newer events of this host than this state folder: it is a copy, or was \
+                      restored from one, and another daemon with the same keys has gone on; this daemon leaves \
+                      the relay to that one until it is started again";
+        tracing::error!(detail, "two daemons with the keys of one host");
+        self.state.send_replace(RelayState::Down {
+            code: Code::Copied,
+            detail: detail.to_owned(),
+            since: farhelm_link::clock::now(),
+        });
+        while let Some(input) = self.inputs.recv().await {
+            self.take_input(input);
+        }
+        Ok(())
     }
 
     /// What cannot be read or written for the moment, or of one log, must not keep everything
@@ -543,6 +572,7 @@ impl UplinkActor {
         if !agrees {
             tracing::error!(%stream, head, "the relay holds another history of this stream; was the state restored from a copy?");
             self.streams.insert(stream, Position::Forked);
+            self.is_copy |= stream == self.own;
             return Ok(());
         }
         self.streams.insert(stream, Position::Next(head + 1));

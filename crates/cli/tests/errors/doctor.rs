@@ -184,6 +184,8 @@ fn a_host_that_is_away_and_one_that_is_stuck_are_told_apart() {
         phone.json(&["status"])["presence"]["reach"] == "live"
     });
     scene.host.ok(&["down"]);
+    let rows = phone.json(&["ls", "--all"]);
+    assert_eq!(rows.as_array().unwrap().len(), 1, "no ghosts: {rows}");
     phone.refuses(
         &["doctor"],
         3,
@@ -246,6 +248,91 @@ fn a_mistake_in_the_configuration_and_a_missing_agent_are_named() {
         1,
         "state_unusable",
         &["configuration: ", "relai"],
+    );
+}
+
+/// A state folder that was copied: to another machine, or from a backup.
+#[test]
+fn f25_a_copy_of_a_host_leaves_the_relay_to_the_one_that_went_on() {
+    let scene = Scene::new();
+    let (url, _relay, _runtime) = relay();
+    scene.host.up(&scene.dir, &["--relay", &url]);
+    scene.host.ok(&["down"]);
+    let copy = Station::new(&folder(scene.world.path(), "elsewhere"));
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&scene.host.home)
+        .arg(&copy.home)
+        .status();
+    assert!(copied.unwrap().success());
+    scene.host.up(&scene.dir, &["--relay", &url]);
+    wait_until("the host is connected", || {
+        scene.host.json(&["status"])["relay"] == "up"
+    });
+    copy.up(&scene.dir, &["--relay", &url]);
+    wait_until("the copy is found out", || {
+        copy.json(&["status"])["relay_error"]
+            .as_str()
+            .is_some_and(|why| why.starts_with("copied: "))
+    });
+    let words = [
+        "link: ",
+        "restored from one",
+        "another daemon with the same keys",
+        "end one of them",
+    ];
+    copy.refuses(&["doctor"], 1, "copied", &words);
+    // The other is told why it was sent away for a moment, if it is not back already.
+    let status = scene.host.json(&["status"]);
+    let why = status["relay_error"].as_str();
+    assert!(
+        why.is_none_or(|why| why.starts_with("superseded: ")),
+        "{status}"
+    );
+}
+
+/// What is started is looked up each time: another version, or another place on the PATH.
+#[test]
+fn an_agent_that_was_upgraded_is_started_as_it_is_then() {
+    let world = tempfile::tempdir().unwrap();
+    let mut host = Station::new(world.path());
+    let (bin, first) = (folder(world.path(), "bin"), folder(world.path(), "first"));
+    host.set(
+        "PATH",
+        format!("{}:{}:/usr/bin:/bin", first.display(), bin.display()),
+    );
+    host.configure("[agents.mine]\ncommand = \"my-agent\"\n");
+    let program = env!("CARGO_BIN_EXE_farhelm");
+    let agent = |dir: &PathBuf, version: &str| {
+        let text = format!(
+            "echo {version} >> '{}/started'\nexec '{program}' scripted-agent",
+            world.path().display()
+        );
+        crate::support::script(&dir.join("my-agent"), &text);
+    };
+    let started = || std::fs::read_to_string(world.path().join("started")).unwrap_or_default();
+    agent(&bin, "1");
+    let dir = folder(world.path(), "project");
+    let (session, _) = host.up(&dir, &["--agent", "mine"]);
+    host.wait_for_nth(&session, "agent_started", 1);
+    for (version, count) in [("2", 2), ("3", 3)] {
+        agent(if version == "2" { &bin } else { &first }, version);
+        host.ok(&["down"]);
+        host.up(&folder(world.path(), "other"), &["--agent", "scripted"]);
+        host.ok(&["resume", &session]);
+        host.wait_for_nth(&session, "agent_started", count);
+        assert_eq!(started().lines().last(), Some(version), "{}", started());
+    }
+    let rows = host.json(&["ls", "--all"]);
+    let same = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["session"] == session.as_str())
+        .count();
+    assert_eq!(
+        same, 1,
+        "one row for a session, however often it was resumed"
     );
 }
 
