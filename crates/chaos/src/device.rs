@@ -266,7 +266,7 @@ impl Following<'_> {
                     self.next += 1;
                     return Ok(*record);
                 }
-                Some(Ok(LogItem::Live(_) | LogItem::CaughtUp)) => {}
+                Some(Ok(LogItem::Live(_) | LogItem::Limited { .. } | LogItem::CaughtUp)) => {}
                 Some(Err(error)) => give_in(error)?,
                 None => {
                     self.items = None;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use farhelm_core::command::Command;
-use farhelm_core::event::{Live, Record};
+use farhelm_core::event::{Event, Live, Record};
 use farhelm_core::fleet::Fleet;
 use farhelm_core::presence::{Presence, Reach, SILENT_MILLIS, Sighting};
 use farhelm_core::probe::EVERY_MILLIS;
@@ -46,6 +46,11 @@ pub(crate) enum Station {
 pub(crate) enum Piece {
     Record(Box<Record>),
     Live(Box<Live>),
+    /// Events that the relay does not have any more.
+    Limited {
+        first: u64,
+        last: u64,
+    },
     CaughtUp,
 }
 
@@ -197,12 +202,23 @@ impl Station {
     pub(crate) async fn session(&self, session: SessionId) -> Result<Session, Failure> {
         let mut log = self.log(session, 1, false).await?;
         let mut state = Session::default();
+        let mut is_whole = true;
         while let Some(piece) = log.next().await? {
             match piece {
-                Piece::Record(record) => state.apply(record.cause, &record.event),
+                Piece::Record(record) => {
+                    is_whole |= matches!(record.event, Event::Snapshot { .. });
+                    state.apply(record.cause, &record.event);
+                }
+                Piece::Limited { .. } => is_whole = false,
                 Piece::Live(_) => {}
                 Piece::CaughtUp => break,
             }
+        }
+        // What cannot be read is not guessed at.
+        if !is_whole || state.version.is_unknown() {
+            let text =
+                "the session's state was written by a later version of farhelm; update this one";
+            return Err(Failure::new(Code::UnsupportedVersion, text));
         }
         Ok(state)
     }
@@ -246,6 +262,9 @@ impl Log {
                 None => Ok(None),
                 Some(Ok(LogItem::Record(record))) => Ok(Some(Piece::Record(record))),
                 Some(Ok(LogItem::Live(live))) => Ok(Some(Piece::Live(live))),
+                Some(Ok(LogItem::Limited { first, last })) => {
+                    Ok(Some(Piece::Limited { first, last }))
+                }
                 Some(Ok(LogItem::CaughtUp)) => Ok(Some(Piece::CaughtUp)),
                 Some(Err(error)) => Err(error.into()),
             },

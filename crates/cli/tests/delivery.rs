@@ -233,6 +233,50 @@ fn f09_f27_what_is_wished_while_the_host_sleeps_arrives_once_or_is_too_late() {
     assert_eq!(prompts, ["in time"]);
 }
 
+/// Two devices answer at the same moment, over and over: one effect each time, and everybody says
+/// the same afterwards.
+#[test]
+fn f26_two_devices_answer_at_once_and_exactly_one_is_heard() {
+    let world = World::new();
+    let scenario = world.path("scenario.json");
+    std::fs::write(&scenario, ASK_ON_AND_ON).unwrap();
+    let line = format!("{FARHELM} scripted-agent --scenario {}", scenario.display());
+    let (session, _) = world
+        .host
+        .up(&world.dir, &["--agent-cmd", &line, "--prompt", "go"]);
+    let tablet = Station::new(&folder(world.folder.path(), "tablet"));
+    world.host.pair(&world.phone, "phone");
+    world.host.pair(&tablet, "tablet");
+    let barrier = std::sync::Barrier::new(2);
+    for round in 1..=3 {
+        world
+            .host
+            .wait_for_nth(&session, "approval_requested", round);
+        let question = world.host.wait_for_question();
+        let id = question["approval"].as_str().unwrap();
+        let answer = |device: &Station, word: &str| {
+            barrier.wait();
+            device.run(&[word, id, "--json"]).status.success()
+        };
+        let (phone, tablet) = std::thread::scope(|scope| {
+            let phone = scope.spawn(|| answer(&world.phone, "approve"));
+            let tablet = scope.spawn(|| answer(&tablet, "deny"));
+            (phone.join().unwrap(), tablet.join().unwrap())
+        });
+        assert_ne!(phone, tablet, "round {round}: exactly one was first");
+        assert_eq!(world.count(&session, "approval_decided"), round);
+    }
+    world.host.wait_for_nth(&session, "turn_ended", 1);
+    let log = world.host.log_of(&session);
+    for device in [&world.phone, &tablet] {
+        wait_until("both see the same", || device.log_of(&session) == log);
+    }
+}
+
+const ASK_ON_AND_ON: &str = r#"{"scenarios":{"default":[[
+    {"do":"shell","command":"true"},{"do":"shell","command":"true"},{"do":"shell","command":"true"}
+]]}}"#;
+
 /// Everything that a device ever sent is sent again: now, after a restart, and after the relay has
 /// lost all that it knew of it.
 #[test]

@@ -102,6 +102,14 @@ pub enum LogItem {
     Record(Box<Record>),
     /// Something that an event will supersede; only after [`Self::CaughtUp`].
     Live(Box<Live>),
+    /// The relay does not have these events any more; the host has them. What follows begins with a
+    /// snapshot of the open state.
+    Limited {
+        /// The first of them.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
     /// All that was stored when the log was asked for has been given.
     CaughtUp,
 }

@@ -212,6 +212,40 @@ async fn a_log_is_read_from_its_beginning_or_from_any_event() {
 }
 
 #[tokio::test]
+async fn f16_events_that_the_relay_has_dropped_are_said_to_be_missing_and_the_state_is_whole() {
+    let relay = Relay::start(Config {
+        events_per_stream: 10,
+        ..Config::in_memory()
+    })
+    .unwrap();
+    let mut stage = Stage::on(relay).await;
+    stage.host.snapshot().await;
+    stage.host.send_keys(stage.me(), stage.host.home()).await;
+    stage.host.send_keys(stage.me(), SESSION.into()).await;
+    for n in 0..30 {
+        stage.host.write(SESSION, &[&format!("title {n}")]).await;
+    }
+    stage.host.session_snapshot(SESSION).await;
+    for n in 30..50 {
+        stage.host.write(SESSION, &[&format!("title {n}")]).await;
+    }
+    let client = stage.client().await;
+    let mut log = client.log(SESSION, None, false).await;
+    let first = soon(log.recv()).await.unwrap().unwrap();
+    let LogItem::Limited { first, last } = first else {
+        panic!("what is missing is said first, not {first:?}")
+    };
+    assert_eq!(first, 1);
+    assert!((10..=30).contains(&last), "{last}");
+    let mut state = farhelm_core::session::Session::default();
+    while let LogItem::Record(record) = soon(log.recv()).await.unwrap().unwrap() {
+        state.apply(record.cause, &record.event);
+    }
+    assert_eq!(state.title, "title 49");
+    assert_eq!(state.agent, "from the snapshot");
+}
+
+#[tokio::test]
 async fn a_log_that_is_followed_goes_on_with_events_and_deltas() {
     let mut stage = Stage::with_session().await;
     stage.host.write(SESSION, &["one"]).await;
@@ -512,7 +546,9 @@ impl Stage {
             while let Some(item) = soon(log.recv()).await {
                 match item? {
                     LogItem::CaughtUp => break,
-                    item @ (LogItem::Record(_) | LogItem::Live(_)) => titles.push(title(item)),
+                    item @ (LogItem::Record(_) | LogItem::Live(_) | LogItem::Limited { .. }) => {
+                        titles.push(title(item));
+                    }
                 }
             }
             Ok(titles)
@@ -538,7 +574,9 @@ async fn titles(log: &mut mpsc::Receiver<Result<LogItem, DeviceError>>) -> Vec<S
     loop {
         match soon(log.recv()).await.unwrap().unwrap() {
             LogItem::CaughtUp => return titles,
-            item @ (LogItem::Record(_) | LogItem::Live(_)) => titles.push(title(item)),
+            item @ (LogItem::Record(_) | LogItem::Live(_) | LogItem::Limited { .. }) => {
+                titles.push(title(item));
+            }
         }
     }
 }
@@ -552,7 +590,9 @@ fn title(item: LogItem) -> String {
             } => title,
             other => panic!("a title, but got {other:?}"),
         },
-        other @ (LogItem::Live(_) | LogItem::CaughtUp) => panic!("a record, but got {other:?}"),
+        other @ (LogItem::Live(_) | LogItem::CaughtUp | LogItem::Limited { .. }) => {
+            panic!("a record, but got {other:?}")
+        }
     }
 }
 

@@ -322,6 +322,10 @@ pub struct Subscribed {
     /// Seq of the newest snapshot; zero when there is none.
     #[n(4)]
     pub base: u64,
+    /// The relay cannot give what follows the reader's cursor any more: `from` is beyond it, at
+    /// the newest snapshot, with which the reader begins anew.
+    #[n(5)]
+    pub gap: Option<bool>,
 }
 
 /// Stop following a stream.

@@ -31,6 +31,9 @@ pub struct Config {
     pub hosts: Vec<PeerId>,
     /// Blobs kept for one host, in bytes; the oldest go first.
     pub blob_bytes_per_host: u64,
+    /// Events kept of one stream, about; of a longer one the beginning is dropped, never the newest
+    /// snapshot or what came after it. 0 keeps all.
+    pub events_per_stream: u64,
     /// Envelopes kept for one host, in bytes; beyond that they are passed on and not kept. 0 for
     /// any number.
     pub envelope_bytes_per_host: u64,
@@ -55,6 +58,7 @@ impl Default for Config {
             key: None,
             hosts: Vec::new(),
             blob_bytes_per_host: 256 * 1024 * 1024,
+            events_per_stream: 1_000_000,
             envelope_bytes_per_host: 0,
             ping_millis: 5_000,
             dead_millis: 10_000,

@@ -54,6 +54,12 @@ pub(crate) enum Write {
         stream: StreamId,
         frames: Vec<Sealed>,
     },
+    /// Drops the beginning of a stream: envelopes that end before the event `below`.
+    Trim {
+        host: PeerId,
+        stream: StreamId,
+        below: u64,
+    },
     /// Replaces who may read a host; letters between it and those in `removed` are dropped.
     Members {
         host: PeerId,

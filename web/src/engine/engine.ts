@@ -386,9 +386,9 @@ export class Engine {
     this.#touch();
   }
 
-  async #subscribed({ host: peer, stream, head, base }: Body<'subscribed'>): Promise<void> {
+  async #subscribed({ host: peer, stream, head, base, gap }: Body<'subscribed'>): Promise<void> {
     const host = this.#hosts.get(peer);
-    const need = host?.streamOf(stream)?.subscribed(head, base) ?? { kind: 'nothing' };
+    const need = host?.streamOf(stream)?.subscribed(head, base, gap === true) ?? { kind: 'nothing' };
     if (host === undefined) return;
     host.sightRead(stream);
     await this.#after(host, stream, need);

@@ -108,6 +108,7 @@ const FRAMES = {
       head: field(2, uint),
       from: field(3, uint),
       base: field(4, uint),
+      gap: maybe(5, flag),
     }),
   },
   unsubscribe: { number: 22, body: struct({ host: field(0, id('peer')), stream: field(1, id('stream')) }) },

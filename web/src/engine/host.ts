@@ -7,6 +7,7 @@ import { applyHostEvent, EMPTY_FLEET } from './fleet';
 import { asStream } from './ids';
 import { NOTHING_KNOWN, sight } from './presence';
 import { continues, type Roster, verifyRoster } from './roster';
+import { isLaterState } from './session';
 import { SessionLog, type SessionLogEvents } from './session-log';
 import { importVerifyingKey } from './sign';
 import type { HostRow, Store } from './store';
@@ -209,6 +210,7 @@ export class Host {
   }
 
   #append(records: readonly HostRecord[]): void {
+    if (records.some(({ event }) => isLaterState(event))) this.log.alarm('unsupported_version');
     if (!this.#complete) this.#records.push(...records);
     for (const record of records) this.#apply(record);
     if (this.#complete) this.#records = [];

@@ -6,7 +6,7 @@ import type { Delivery, Live, LogRecord } from '../protocol/types';
 import { type Bytes, fromUtf8 } from './bytes';
 import { OpenState } from './open-state';
 import type { Row } from './rows';
-import { activityOf } from './session';
+import { activityOf, isLaterState } from './session';
 import type { Store } from './store';
 import { Stream } from './stream';
 import type { ConversationState, PendingApproval } from './views';
@@ -132,6 +132,7 @@ export class SessionLog {
   }
 
   #append(records: readonly LogRecord[]): void {
+    if (records.some(({ event }) => isLaterState(event))) this.stream.alarm('unsupported_version');
     const delivered = this.#open.append(records);
     this.#window.append(records);
     const { limit, keep } = this.#pages.size === 0 ? UNSEEN : SHOWN;

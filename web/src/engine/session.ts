@@ -2,7 +2,15 @@
  * What a session becomes by an event: the twin of `core::session::Session::apply`. It decides
  * nothing. States are values: `applyEvent` returns a new one and leaves the old as it was.
  */
-import type { Activity, PauseCause, Session, SessionEvent, ToolPatch, ToolStatus } from '../protocol/types';
+import type {
+  Activity,
+  HostEvent,
+  PauseCause,
+  Session,
+  SessionEvent,
+  ToolPatch,
+  ToolStatus,
+} from '../protocol/types';
 import { noteDeliveries } from './delivery';
 
 type QueueEvent = Extract<
@@ -43,6 +51,13 @@ export const EMPTY_SESSION: Session = {
   wishes: {},
   ended: false,
 };
+
+/** Whether a later version wrote a state: it is said to be so, and not guessed at. */
+export function isLaterState(event: SessionEvent | HostEvent): boolean {
+  if (event.type !== 'snapshot') return false;
+  const version = 'state_version' in event.state ? event.state.state_version : event.state.version;
+  return typeof version === 'number' && version > STATE_VERSION;
+}
 
 /** The state after `event`, which the command `cause` caused. */
 export function applyEvent(before: Session, event: SessionEvent, cause?: string | null): Session {

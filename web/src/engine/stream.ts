@@ -157,7 +157,7 @@ export class Stream<R extends AnyRecord> {
    * be behind what it has passed on until the host has filled it up again; only a relay that goes
    * on naming an older place is showing an older state.
    */
-  subscribed(head: number, base: number): Need {
+  subscribed(head: number, base: number, gap: boolean): Need {
     if (this.#head !== null && head < this.#head.seq) {
       this.#behind += 1;
       if (this.#behind > BEHIND) {
@@ -168,6 +168,11 @@ export class Stream<R extends AnyRecord> {
       return { kind: 'later' };
     }
     this.#behind = 0;
+    if (gap) {
+      // What follows the cursor was dropped there. To begin anew would be to forget what was seen.
+      this.alarm('history_limited');
+      return { kind: 'nothing' };
+    }
     this.#base = base;
     this.#held = [];
     this.#spilt = false;

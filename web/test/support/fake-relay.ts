@@ -217,7 +217,7 @@ export class FakeRelay {
     const wanted = after ?? Math.max(0, base > head - (tail ?? 0) ? base - 1 : head - (tail ?? 0));
     const rest = stored.filter(({ last }) => last > wanted);
     const from = rest[0] === undefined ? head : rest[0].first - 1;
-    client.send(encodeFrame('subscribed', { host, stream, head, from, base }));
+    client.send(encodeFrame('subscribed', { host, stream, head, from, base, gap: null }));
     for (const { envelope } of rest) client.send(encodeFrame('envelope', envelope));
     client.follows.add(stream);
   }

@@ -123,6 +123,9 @@ async fn print_log(context: &Context, log: &mut Log, follow: bool) -> Result<(),
             }
             Piece::Live(_) if context.json => {}
             Piece::Live(live) => output::print(&renderer.live(&live)),
+            Piece::Limited { first, last } => output::note(&format!(
+                "history limited: the relay does not have the events {first} to {last} any more; `farhelm log` on the host shows them"
+            )),
             Piece::CaughtUp => caught_up = true,
         }
         if caught_up && (ended || !follow) {

@@ -55,6 +55,10 @@ impl Home {
         for record in records {
             match serde_json::from_str::<HostRecord>(record.get()) {
                 Ok(record) => self.apply_one(&record)?,
+                // Without the state there is nothing to apply later events to.
+                Err(error) if !self.is_whole && is_snapshot(record.get()) => {
+                    return Err(unreadable(&error));
+                }
                 Err(error) => tracing::debug!(%error, "an event of a later version was skipped"),
             }
         }
@@ -68,6 +72,11 @@ impl Home {
         );
         self.is_whole |= is_snapshot || record.seq == 1;
         self.fleet.apply(&record.event);
+        if self.fleet.state_version.is_unknown() {
+            let text =
+                "the host's state was written by a later version of farhelm; update this one";
+            return Err(DeviceError::because(Code::UnsupportedVersion, text));
+        }
         if !self.is_whole {
             return Ok(());
         }
@@ -107,6 +116,11 @@ impl Home {
     pub(crate) const fn is_blank(&self) -> bool {
         !self.is_whole
     }
+}
+
+fn is_snapshot(record: &str) -> bool {
+    let record: serde_json::Value = serde_json::from_str(record).unwrap_or_default();
+    record["event"]["type"] == "snapshot"
 }
 
 fn unreadable(error: &serde_json::Error) -> DeviceError {

@@ -98,6 +98,14 @@ impl Log {
         Ok(())
     }
 
+    /// Tells of events that cannot be had.
+    pub(crate) fn push_limited(&mut self, first: u64, last: u64) {
+        let first = first.max(self.from);
+        if first <= last {
+            self.backlog.push_back(Ok(LogItem::Limited { first, last }));
+        }
+    }
+
     /// Waits for the relay, unless it is the reader who keeps everybody waiting.
     fn wait(&mut self) {
         let waits = self.phase == Phase::CatchingUp && !self.paused;

@@ -33,6 +33,13 @@ pub(crate) enum Step {
     Later,
     /// The key of this epoch is missing.
     KeyMissing(u32),
+    /// The relay does not have these events any more; what comes begins with a snapshot.
+    Limited {
+        /// The first of them.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
 }
 
 /// A reader of one stream.
@@ -149,6 +156,19 @@ impl Reader {
             return Ok(Step::Later);
         }
         self.older = 0;
+        if let Some(after) = self.after()
+            && answer.gap == Some(true)
+            && answer.from > after
+        {
+            // It begins anew, and only with the whole open state.
+            self.replica.begin_anywhere();
+            self.start = Start::Snapshot;
+            self.subscribed = Some((answer.head, answer.from));
+            return Ok(Step::Limited {
+                first: after + 1,
+                last: answer.from,
+            });
+        }
         if self.after().is_some_and(|after| answer.from > after) {
             // The answer to a subscription that an earlier cursor has replaced.
             return Ok(Step::Nothing);

@@ -99,6 +99,7 @@ impl Connection {
     pub async fn subscribed(&mut self, ask: &Subscribe, head: u64, from: u64, base: u64) {
         let (host, stream) = (ask.host, ask.stream);
         self.send(&Frame::Subscribed(Subscribed {
+            gap: None,
             host,
             stream,
             head,

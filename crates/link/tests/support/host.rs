@@ -149,6 +149,28 @@ impl Host {
         self.tell(HostEvent::Snapshot { state }).await;
     }
 
+    /// Writes a snapshot into a session's log.
+    pub async fn session_snapshot(&mut self, session: SessionId) {
+        let stream = StreamId::from(session);
+        let log = self.logs.entry(stream).or_default();
+        let seq = log.last + 1;
+        log.base = seq;
+        let state = farhelm_core::session::Session {
+            agent: "from the snapshot".into(),
+            ..farhelm_core::session::Session::default()
+        };
+        let record = Record {
+            seq,
+            at: now(),
+            cause: None,
+            event: Event::Snapshot {
+                state: Box::new(state),
+            },
+        };
+        let envelope = self.seal(stream, &[record], 1);
+        self.store(stream, envelope).await;
+    }
+
     /// Writes titles into a session's log, all in one envelope.
     pub async fn write(&mut self, session: SessionId, titles: &[&str]) {
         let envelope = self.titles(session, titles);

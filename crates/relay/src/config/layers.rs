@@ -154,6 +154,7 @@ fn parse(key: &str, text: &str) -> anyhow::Result<Value> {
             Value::Array(parts.map(Value::from).collect())
         }
         "blob_bytes_per_host"
+        | "events_per_stream"
         | "ping_millis"
         | "dead_millis"
         | "hello_millis"

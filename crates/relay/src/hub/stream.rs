@@ -31,6 +31,8 @@ pub(crate) struct Stream {
     stored_base: u64,
     /// What was given to the store and is not stored, without a gap.
     tail: VecDeque<Sealed>,
+    /// Seq below which the store was told to drop what it has.
+    trimmed: u64,
     /// Counts failures of the store, to tell outcomes from before and after one apart.
     run: u32,
     followers: Vec<Follower>,
@@ -54,6 +56,9 @@ enum Pace {
     /// Has all that is stored, and lacks something that was not.
     Limited,
 }
+
+/// The part of its bound by which a stream may grow beyond that before it is trimmed.
+const TRIM_AT_ONCE: u64 = 8;
 
 /// A follower that was cut off.
 pub(crate) struct Cut {
@@ -83,6 +88,7 @@ impl Stream {
             base,
             stored_base: base,
             tail: VecDeque::new(),
+            trimmed: 0,
             run: 0,
             followers: Vec::new(),
         }
@@ -100,6 +106,20 @@ impl Stream {
 
     const fn is_limited(&self) -> bool {
         self.given < self.head
+    }
+
+    /// The seq below which the store may drop what it has, when there are so many more events than
+    /// `limit` that it is worth it. The newest snapshot that is stored always stays.
+    pub(crate) fn trim(&mut self, limit: u64) -> Option<u64> {
+        if limit == 0 || self.base == 0 || self.base > self.stored {
+            return None;
+        }
+        let below = (self.stored + 1).saturating_sub(limit).min(self.base);
+        let is_worth_it = below > self.trimmed + limit / TRIM_AT_ONCE;
+        is_worth_it.then(|| {
+            self.trimmed = below;
+            below
+        })
     }
 
     /// Adds a follower that has everything up to `at`; it is fed from the store first.

@@ -92,10 +92,12 @@ impl<W: Socket> Peer<W> {
                 envelopes.retain(|arrival| arrival.stream != unknown);
             }
         };
-        let jobs: Vec<_> = appends
-            .into_iter()
-            .map(|append| self.job(hub, append))
-            .collect();
+        let mut jobs: Vec<(Write, Done)> = Vec::with_capacity(appends.len());
+        for append in appends {
+            let stream = append.stream;
+            jobs.push(self.job(hub, append));
+            jobs.extend(self.trim(hub, stream));
+        }
         if !jobs.is_empty() {
             // The readers that were just woken go first: they stand behind this task on its thread,
             // and waking the store's thread takes longer than they do.
@@ -145,6 +147,26 @@ impl<W: Socket> Peer<W> {
             },
             done,
         )
+    }
+
+    /// Drops the beginning of a stream that has become too long.
+    fn trim(&self, hub: &SharedHub, stream: StreamId) -> Option<(Write, Done)> {
+        let limit = self.state.config.events_per_stream;
+        let below = hub.hold().stream(stream)?.trim(limit)?;
+        let host = self.me;
+        let done: Done = Box::new(move |outcome| {
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "the beginning of a stream could not be dropped");
+            }
+        });
+        Some((
+            Write::Trim {
+                host,
+                stream,
+                below,
+            },
+            done,
+        ))
     }
 
     pub(super) async fn members(&self, members: Members) {

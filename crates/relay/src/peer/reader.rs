@@ -11,7 +11,7 @@ use crate::lock::Lock as _;
 use crate::outbox::{About, Line, SubId};
 use crate::peer::{Handled, Peer, Sub, host};
 use crate::state::SharedHub;
-use crate::store::{Sealed, StoreError};
+use crate::store::{Sealed, StoreError, Tables};
 use crate::wire::Socket;
 
 mod page;
@@ -45,18 +45,19 @@ impl<W: Socket> Peer<W> {
             let Some((head, base)) = hub.hold().stream(stream).map(|state| state.position()) else {
                 continue;
             };
-            let from = match begin(ask, head, base) {
-                Begin::After(seq) => seq,
+            let (from, gap) = match begin(ask, head, base) {
+                Begin::After(seq) => (seq, false),
                 Begin::Holding(seq) => {
-                    let found = self
+                    let place = self
                         .state
                         .store
-                        .read(move |tables| tables.holding(host, stream, seq))
+                        .read(move |tables| place(tables, host, stream, (seq, base)))
                         .await;
-                    let found = found.map_err(|_| Code::StoreFailed)?;
-                    found.map_or(seq.saturating_sub(1), |frame| frame.first.saturating_sub(1))
+                    place.map_err(|_| Code::StoreFailed)?
                 }
             };
+            // Who has no cursor misses nothing that it has asked for.
+            let gap = (gap && ask.after.is_some()).then_some(true);
             // Membership and stream may have gone while the store was asked.
             let mut decided = hub.hold();
             if !decided.is_member(self.me) {
@@ -75,6 +76,7 @@ impl<W: Socket> Peer<W> {
                 head,
                 from,
                 base,
+                gap,
             }));
             self.outbox.presence(presence);
             let line = Line::of(host, stream);
@@ -196,6 +198,28 @@ impl<W: Socket> Peer<W> {
         self.hand.extend(piece.into_iter().map(|frame| frame.bytes));
         Ok(())
     }
+}
+
+/// The seq before the envelope that holds the event `wanted`; when that was dropped, before the one
+/// with the newest snapshot, and that it is so.
+fn place(
+    tables: &mut dyn Tables,
+    host: PeerId,
+    stream: StreamId,
+    (wanted, base): (u64, u64),
+) -> Result<(u64, bool), StoreError> {
+    let before = |frame: Sealed| frame.first.saturating_sub(1);
+    if let Some(frame) = tables.holding(host, stream, wanted)? {
+        return Ok((before(frame), false));
+    }
+    let snapshot = tables.holding(host, stream, base.max(wanted))?;
+    let found = match snapshot {
+        Some(frame) => Some(frame),
+        None => tables.after(host, stream, wanted, 1)?.into_iter().next(),
+    };
+    Ok(found.map_or((wanted.saturating_sub(1), false), |frame| {
+        (before(frame), true)
+    }))
 }
 
 /// Where a subscription begins.

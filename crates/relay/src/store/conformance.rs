@@ -169,6 +169,32 @@ fn what_is_over_is_forgotten() {
 }
 
 #[test]
+fn the_beginning_of_a_stream_is_dropped_and_the_rest_goes_on() {
+    check(|store| {
+        for n in 0..30 {
+            append(store, &log(n * 10 + 1, 1, 10, 100)).unwrap();
+        }
+        let below = 95;
+        let trim = Write::Trim {
+            host: HOST,
+            stream: STREAM,
+            below,
+        };
+        for _ in 0..2 {
+            store.commit(std::slice::from_ref(&trim)).unwrap();
+        }
+        assert_eq!(store.holding(HOST, STREAM, 90).unwrap(), None);
+        let first = store.holding(HOST, STREAM, below).unwrap().unwrap();
+        assert_eq!((first.first, first.last), (91, 100));
+        assert_eq!(store.after(HOST, STREAM, 0, 1).unwrap(), [first]);
+        append(store, &log(301, 1, 10, 100)).unwrap();
+        assert_eq!(store.last(HOST, STREAM).unwrap().unwrap().last, 310);
+        let (older, more) = store.before(HOST, STREAM, 111, usize::MAX).unwrap();
+        assert_eq!((older.len(), more), (2, false));
+    });
+}
+
+#[test]
 fn a_mailbox_is_bounded_in_letters_and_bytes() {
     check(|store| {
         for n in 0..32 {

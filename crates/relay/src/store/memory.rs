@@ -142,6 +142,16 @@ impl Memory {
                 .entry(*host)
                 .or_default()
                 .keep(*name, compact(bytes), *quota)),
+            Write::Trim {
+                host,
+                stream,
+                below,
+            } => {
+                if let Some(stored) = self.streams.get_mut(&(*host, *stream)) {
+                    stored.retain(|frame| frame.last >= *below);
+                }
+                Ok(Outcome::Done)
+            }
             Write::Prune { now } => {
                 self.mailboxes.retain(|_, mailbox| mailbox.prune(*now));
                 Ok(Outcome::Done)

@@ -315,6 +315,11 @@ fn write(db: &Transaction<'_>, write: &Write, quota: &mut Quota) -> Result<Outco
             quota,
         } => blob(db, *host, *name, bytes, *quota),
         Write::Prune { now } => prune(db, *now),
+        Write::Trim {
+            host,
+            stream,
+            below,
+        } => trim(db, *host, *stream, *below),
     }
 }
 
@@ -475,6 +480,20 @@ fn blob(
 fn prune(db: &Connection, now: Timestamp) -> Result<Outcome, StoreError> {
     db.prepare_cached("DELETE FROM letters WHERE until <> 0 AND until < ?")?
         .execute([number(now.0)])?;
+    Ok(Outcome::Done)
+}
+
+/// Rows go as wholes: one that holds anything from `below` on stays.
+fn trim(
+    db: &Connection,
+    host: PeerId,
+    stream: StreamId,
+    below: u64,
+) -> Result<Outcome, StoreError> {
+    if let Some(key) = stream_key(db, host, stream)? {
+        db.prepare_cached("DELETE FROM envelopes WHERE stream = ? AND last < ?")?
+            .execute((key, number(below)))?;
+    }
     Ok(Outcome::Done)
 }
 

@@ -6,6 +6,7 @@ use farhelm_proto::frame::{
     self, Fetch, Frame, Locate, Located, Page, Presence, Subscribe, Unsubscribe,
 };
 use farhelm_proto::{Code, PeerId, StreamId};
+use farhelm_relay::{Config, Relay};
 
 use crate::common::{Log, connect, device, host, not_found, pair, relays, start};
 
@@ -41,6 +42,81 @@ async fn a_reader_catches_up_from_its_cursor_and_then_is_live() {
             assert_eq!(device.envelope().await.0, *frame);
         }
     }
+}
+
+#[tokio::test]
+async fn f16_what_was_dropped_from_a_long_stream_is_a_gap_and_the_snapshot_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    for config in [Config::in_memory(), Config::in_folder(folder.path())] {
+        let relay = Relay::start(Config {
+            events_per_stream: 10,
+            ..config
+        })
+        .unwrap();
+        let (mut host, mut device) = pair(&relay).await;
+        let mut log = Log::new(1, 9);
+        for base in [0, 21, 41] {
+            log.base = base;
+            for _ in 0..20 {
+                host.write(&mut log, 1).await;
+            }
+        }
+        host.settle().await;
+        let from_the_start = device.subscribe(host.id, log.stream, Some(0)).await;
+        assert_eq!(from_the_start.gap, Some(true));
+        assert_eq!((from_the_start.head, from_the_start.base), (60, 41));
+        assert!(
+            (20..=40).contains(&from_the_start.from),
+            "{from_the_start:?}"
+        );
+        let (_, first) = device.envelope().await;
+        assert_eq!(first.first, from_the_start.from + 1);
+        let near = again(&mut device, &host, log.stream, Some(45)).await;
+        assert_eq!((near.from, near.gap), (45, None));
+        let anywhere = again(&mut device, &host, log.stream, None).await;
+        assert_eq!((anywhere.from, anywhere.gap), (40, None));
+    }
+}
+
+/// Subscribes anew in the middle of what an earlier subscription brings.
+async fn again(
+    device: &mut crate::common::Peer,
+    host: &crate::common::Peer,
+    stream: StreamId,
+    after: Option<u64>,
+) -> frame::Subscribed {
+    let (host, tail) = (host.id, None);
+    device
+        .send(Frame::Subscribe(Subscribe {
+            host,
+            stream,
+            after,
+            tail,
+        }))
+        .await;
+    loop {
+        let bytes = device.recv_raw().await;
+        if let Ok(Frame::Subscribed(subscribed)) = Frame::parse(&bytes) {
+            return subscribed;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_a_snapshot_loses_nothing_however_long_it_is() {
+    let config = Config {
+        events_per_stream: 10,
+        ..Config::in_memory()
+    };
+    let relay = Relay::start(config).unwrap();
+    let (mut host, mut device) = pair(&relay).await;
+    let mut log = Log::new(1, 9);
+    for _ in 0..40 {
+        host.write(&mut log, 1).await;
+    }
+    let whole = device.subscribe(host.id, log.stream, Some(0)).await;
+    assert_eq!((whole.from, whole.gap), (0, None));
+    assert_eq!(device.envelope().await.1.first, 1);
 }
 
 #[tokio::test]

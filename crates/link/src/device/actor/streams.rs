@@ -158,7 +158,8 @@ impl Actor {
                 self.note_head(stream);
                 self.home.apply(&events)
             }
-            Ok(Step::Nothing | Step::Live(_)) => Ok(false),
+            // The open state comes whole, with the roster; what is missing is of no use here.
+            Ok(Step::Nothing | Step::Live(_) | Step::Limited { .. }) => Ok(false),
             Ok(Step::Again) => {
                 self.subscribe(stream);
                 Ok(false)
@@ -207,6 +208,7 @@ impl Actor {
                 self.hold_back(stream);
             }
             Ok(Step::Live(live)) => log.push_live(&live),
+            Ok(Step::Limited { first, last }) => log.push_limited(first, last),
             Ok(Step::Nothing) => {}
             Ok(Step::Again) => self.subscribe(stream),
             Ok(Step::Later) => {
