@@ -38,6 +38,11 @@ impl Failure {
         }
     }
 
+    /// Whether it is about the way to the host, and passes when that is there again.
+    pub(crate) const fn may_pass(&self) -> bool {
+        self.exit_code() == 3 && !matches!(self.code, Code::NotRunning)
+    }
+
     /// 1 cannot, 3 unreachable, 5 kept here and not sent yet, 4 denied, 70 our bug. (2, usage, is said by the parser.)
     pub(crate) const fn exit_code(&self) -> u8 {
         use Code::{

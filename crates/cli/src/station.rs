@@ -24,6 +24,8 @@ use crate::render::visible;
 use crate::resolve::matches;
 use crate::seen::Seen;
 
+/// How long somebody who follows waits for a network.
+const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
 /// How long a connection may take before what was seen last is good enough to name a session.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// How long a host may take to say that it is there.
@@ -160,7 +162,12 @@ impl Station {
             }
             Self::Joined { client, .. } => {
                 let from = Some(from).filter(|from| *from > 1);
-                Ok(Log::Joined(client.log(session, from, follow).await))
+                let log = if follow {
+                    client.log_within(session, from, follow, FOR_EVER).await
+                } else {
+                    client.log(session, from, follow).await
+                };
+                Ok(Log::Joined(log))
             }
         }
     }

@@ -123,6 +123,21 @@ fn a_host_that_starts_without_a_network_connects_once_there_is_one() {
     scene.a_turn_works();
 }
 
+#[test]
+fn a_device_that_follows_waits_for_a_network_for_as_long_as_it_takes() {
+    let Some(scene) = Scene::new() else { return };
+    let relay_net = scene.host_net.replace("-host", "-relay");
+    let line = |state: &str| ip(&["-n", &relay_net, "link", "set", "to-phone", state]);
+    line("down");
+    let follow = ["log", &scene.session, "--follow", "--json"];
+    let mut following = scene.phone.begin(&follow);
+    // Longer than somebody has patience who only asks.
+    let (status, _, message) = scene.phone.fails(&["ls"]);
+    assert_eq!(status, 3, "{message}");
+    line("up");
+    following.hear("\"seq\":1");
+}
+
 const RELAY: &str = "10.77.1.1";
 const HOST: &str = "10.77.1.2";
 const MOVED: &str = "10.77.1.3";

@@ -14,7 +14,7 @@ use crate::render::{Renderer, visible};
 use crate::resolve::{self, short};
 use crate::seen::Seen;
 use crate::sending::apply;
-use crate::station::{Log, Piece, Station, instant};
+use crate::station::{Log, Overview, Piece, Station, instant};
 use crate::surface::gone;
 
 pub(super) async fn list(context: &Context, all: bool) -> Result<(), Failure> {
@@ -88,7 +88,11 @@ pub(super) async fn log(
     follow: bool,
 ) -> Result<(), Failure> {
     let station = context.station().await?;
-    let overview = station.overview().await?;
+    let overview = if follow {
+        overview_for_ever(context, &station).await?
+    } else {
+        station.overview().await?
+    };
     let session = resolve::session(&overview.fleet, wanted)?;
     let seen = station.seen(&overview.fleet).await?;
     if let Some(summary) = overview.fleet.sessions.get(&session)
@@ -105,6 +109,22 @@ pub(super) async fn log(
     tokio::select! {
         printed = print_log(context, &mut log, follow) => printed,
         never = watched, if follow => never,
+    }
+}
+
+/// Somebody who follows waits for a network for as long as it takes, and is told each reason once.
+async fn overview_for_ever(context: &Context, station: &Station) -> Result<Overview, Failure> {
+    let mut told = None;
+    loop {
+        match station.overview().await {
+            Err(failure) if failure.may_pass() => {
+                if told != Some(failure.code) && !context.json {
+                    output::note(&format!("── waiting: {}", failure.message));
+                }
+                told = Some(failure.code);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -389,6 +389,13 @@ impl Talk {
     }
 }
 
+/// What a test does not end itself ends with it.
+impl Drop for Talk {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
 /// Waits until something holds.
 pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
