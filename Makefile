@@ -13,7 +13,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 WEB_INPUTS := $(shell find web/src web/public web/scripts -type f 2>/dev/null) web/index.html web/package.json \
 	web/package-lock.json web/vite.config.ts web/svelte.config.js web/tsconfig.json
 
-.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-evil test-up e2e bench types clean
+.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-evil test-up chaos bench-chaos soak e2e bench types clean
 
 help: ## Lists the recipes
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,24 @@ ifneq ($(NEXTEST),)
 else
 	cargo test --locked -p farhelm-chaos --features evil
 endif
+
+chaos: ## Kills, cuts and freezes real programs, and looks for what is lost, doubled or told wrongly
+ifneq ($(NEXTEST),)
+	cargo nextest run --locked -p farhelm --test chaos
+else
+	cargo test --locked -p farhelm --test chaos
+endif
+
+bench-chaos: ## Of 1,000 messages and approvals, how many are lost, doubled or misreported under kills and cuts (ARGS='--count 2000')
+	cargo build --release --locked -p farhelm -p farhelm-chaos
+	target/release/farhelm-chaos bench --farhelm target/release/farhelm $(ARGS)
+
+# How long the soak takes.
+MINUTES ?= 60
+
+soak: ## Memory and open files of daemon and relay while they work and are cut off each minute (MINUTES=60)
+	cargo build --release --locked -p farhelm -p farhelm-chaos
+	target/release/farhelm-chaos soak --farhelm target/release/farhelm --minutes $(MINUTES)
 
 test-up: build ## README's first command, as a newcomer types it
 	scripts/try-up.sh

@@ -16,5 +16,6 @@ pub mod person;
 pub mod program;
 pub mod proxy;
 pub mod record;
+pub mod trouble;
 pub mod weather;
 pub mod world;

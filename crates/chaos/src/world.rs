@@ -188,6 +188,17 @@ impl World {
         self.folder.path().join("host")
     }
 
+    /// The processes of agents that run here.
+    #[must_use]
+    pub fn agents(&self) -> Vec<rustix::process::Pid> {
+        let sessions = self.folder.path().join("sessions");
+        // By the path of their scenarios, which nothing else on this machine has.
+        crate::trouble::processes(&format!(
+            "scripted-agent\0--scenario\0{}",
+            sessions.display()
+        ))
+    }
+
     /// The relay's folder.
     #[must_use]
     pub fn relay_data(&self) -> PathBuf {
