@@ -99,12 +99,10 @@ impl Person {
     pub async fn sees(&self, what: &str, holds: impl Fn(&Seen) -> bool) -> anyhow::Result<()> {
         let mut seen = self.seen.clone();
         let found = tokio::time::timeout(PATIENCE, seen.wait_for(holds)).await;
+        // What was found holds a lock that the watcher wants.
+        let found = found.is_ok_and(|seen| seen.is_ok());
         let known = self.seen.borrow().clone();
-        ensure!(
-            found.is_ok(),
-            "{} does not see {what}: {known:?}",
-            self.device.name
-        );
+        ensure!(found, "{} does not see {what}: {known:?}", self.device.name);
         ensure!(
             !self.task.is_finished(),
             "{} has stopped watching",
