@@ -98,6 +98,24 @@ export class Host {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
+  /** Runs a command on a terminal of its own until it has printed `enough`; gives what it printed. */
+  async onTerminal(enough: RegExp, ...args: string[]): Promise<string> {
+    const line = [program(), ...args].join(' ');
+    const child = spawn('script', ['-qfec', line, '/dev/null'], {
+      env: this.env,
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    this.children.push(child);
+    let printed = '';
+    child.stdout.setEncoding('utf8');
+    for await (const piece of child.stdout) {
+      printed += piece;
+      if (enough.test(printed)) break;
+    }
+    child.kill();
+    return printed;
+  }
+
   /** Starts a command that goes on; it ends with the host. */
   start(...args: string[]): ChildProcess {
     const child = spawn(program(), args, { env: this.env, stdio: ['pipe', 'pipe', 'inherit'] });
