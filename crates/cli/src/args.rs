@@ -142,9 +142,6 @@ pub(crate) enum Command {
     #[cfg(debug_assertions)]
     #[command(hide = true)]
     Failpoints,
-    /// Hold the pipes of an agent, as standard input says
-    #[command(hide = true)]
-    Keeper,
     /// Our own agent, for tests and first tries
     #[command(hide = true)]
     ScriptedAgent {

@@ -54,10 +54,6 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
             .map(|()| ExitCode::SUCCESS)
             .map_err(|error| Failure::internal(format!("{error:#}")));
     }
-    if let Command::Keeper = args.command {
-        let kept = farhelm_host::keeper::main();
-        return kept.map(|()| ExitCode::SUCCESS).map_err(Failure::internal);
-    }
     if let Command::Relay(relay) = args.command {
         return Ok(farhelm_relay::program::main(*relay));
     }
@@ -121,10 +117,7 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
             fail::names().for_each(crate::output::line);
             Ok(())
         }
-        Command::Relay(_)
-        | Command::ScriptedAgent { .. }
-        | Command::Keeper
-        | Command::Service { .. } => Ok(()),
+        Command::Relay(_) | Command::ScriptedAgent { .. } | Command::Service { .. } => Ok(()),
         Command::Host(host) => match host.command {
             HostCommand::Run { relay, wait } => {
                 crate::daemon::run(&context.home, relay, wait).await

@@ -29,6 +29,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    // There is one for each agent, and it lives long: it starts with nothing that commands need.
+    if std::env::args_os().skip(1).eq(["keeper"]) {
+        let kept = farhelm_host::keeper::main();
+        return kept.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+    }
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) if error.use_stderr() && wants_json() => {

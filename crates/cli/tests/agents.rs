@@ -70,6 +70,39 @@ fn claude_code_asks_a_question_and_resumes_after_the_daemon_was_restarted() {
 }
 
 #[test]
+fn f01_claude_codes_question_stays_open_over_a_kill_of_the_daemon_and_is_answered_from_afar() {
+    let Some(scene) = Scene::set(Agent::Claude) else {
+        return;
+    };
+    let (session, _) = scene.host.up(&scene.dir, &["--agent", "claude"]);
+    scene.prompt(&session, "basic");
+    let question = scene.phone.wait_for_question();
+    let daemon = rustix::process::Pid::from_raw(scene.host.daemon_pid().cast_signed()).unwrap();
+    rustix::process::kill_process(daemon, rustix::process::Signal::KILL).unwrap();
+    wait_until("the daemon is dead", || {
+        !support::is_alive(daemon.as_raw_nonzero().get().cast_unsigned())
+    });
+    assert!(!scene.dir.join("hello.txt").exists());
+    scene.host.up(&scene.dir, &["--agent", "scripted"]);
+    scene
+        .phone
+        .ok(&["approve", question["approval"].as_str().unwrap()]);
+    wait_until("the file is written", || {
+        scene.dir.join("hello.txt").exists()
+    });
+    scene.host.wait_for_nth(&session, "approval_requested", 2);
+    let log = scene.host.log_of(&session);
+    let count = |kind: &str| {
+        let kinds = log.iter().filter(|record| record["event"]["type"] == kind);
+        kinds.count()
+    };
+    assert_eq!((count("agent_started"), count("agent_exited")), (1, 0));
+    assert_eq!(count("turn_started"), 1);
+    scene.phone.ok(&["stop", &session, "--end"]);
+    scene.host.wait_for_nth(&session, "session_ended", 1);
+}
+
+#[test]
 fn claude_codes_own_hooks_servers_and_project_files_apply_unchanged() {
     let Some(scene) = Scene::set(Agent::Claude) else {
         return;

@@ -10,7 +10,8 @@ use farhelm_chaos::world::World;
 
 use crate::{FARHELM, farhelm, settle, turns};
 
-/// Reached only where a host or a relay is new, a device is let in or removed, or a session is made:
+/// Reached only where a host or a relay is new, a device is let in or removed, a session is made,
+/// or an agent is started, ends, or wants a file touched:
 /// [`f01_a_host_that_is_killed_while_everything_is_new_comes_up_whole`].
 const ONCE: &[&str] = &[
     "host.daemon.before_stop",
@@ -20,12 +21,19 @@ const ONCE: &[&str] = &[
     "host.journal.before_migration",
     "host.journal.in_migration",
     "host.journal.reopened",
+    "host.keeper.after_spawn",
+    "host.keeper.before_spawn",
     "host.letters.after_pair_answer",
     "host.letters.before_pair_answer",
     "host.letters.before_receipt",
     "host.local.before_outcome",
     "host.local.request_came",
     "host.log.after_members",
+    "host.session.after_file_work",
+    "host.session.before_farewell",
+    "host.session.before_file_work",
+    "host.session.before_launched",
+    "host.session.before_start",
     "host.wishes.after_revoked",
     "host.wishes.after_session_noted",
     "host.wishes.after_session_opened",
