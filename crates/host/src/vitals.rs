@@ -2,11 +2,9 @@
 //! it makes nobody wait, and learns something also while the actor waits for the disk.
 
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use farhelm_core::probe::Held;
 use farhelm_link::clock::now;
-use farhelm_proto::{Code, Timestamp};
+use farhelm_proto::Timestamp;
 use rustix::process::{Pid, test_kill_process};
 
 /// The vital signs of one session.
@@ -18,7 +16,6 @@ pub(crate) struct Vitals {
     heard: AtomicU64,
     /// Whether the keeper answers, as [`Vitals::keeper`] has it.
     keeper: AtomicU8,
-    held: Mutex<Option<Held>>,
 }
 
 const KEEPER_GONE: u8 = 1;
@@ -42,24 +39,6 @@ impl Vitals {
         self.keeper.store(mark, Ordering::Relaxed);
     }
 
-    /// The session waits for something that nobody was asked about.
-    #[expect(dead_code, reason = "said by whoever waits for the disk")]
-    pub(crate) fn is_held(&self, code: Code, text: &str) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = held.as_ref().map_or_else(now, |held| held.since);
-        *held = Some(Held {
-            code,
-            text: text.to_owned(),
-            since,
-        });
-    }
-
-    /// It goes on.
-    #[expect(dead_code, reason = "said by whoever waits for the disk")]
-    pub(crate) fn goes_on(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     /// Whether the agent's program runs.
     pub(crate) fn agent(&self) -> bool {
         let pid = Pid::from_raw(self.pid.load(Ordering::Relaxed));
@@ -79,14 +58,6 @@ impl Vitals {
     pub(crate) fn heard(&self) -> Option<Timestamp> {
         let at = self.heard.load(Ordering::Relaxed);
         (at != 0).then_some(Timestamp(at))
-    }
-
-    /// Why the session waits.
-    pub(crate) fn held(&self) -> Option<Held> {
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 }
 
@@ -109,10 +80,7 @@ mod tests {
     #[test]
     fn what_is_not_known_stays_unknown() {
         let vitals = Vitals::default();
-        assert_eq!(
-            (vitals.keeper(), vitals.heard(), vitals.held()),
-            (None, None, None)
-        );
+        assert_eq!((vitals.keeper(), vitals.heard()), (None, None));
         vitals.heard_now();
         assert!(vitals.heard().is_some());
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use farhelm_core::grant::Capability;
 use farhelm_core::keys::{PublicKeys, to_base64};
-use farhelm_core::probe::{EVERY_MILLIS, Echo, IDLE_MILLIS, NONCE_BYTES, Probe, ProbeBody, Pulse};
+use farhelm_core::probe::{
+    EVERY_MILLIS, Echo, Held, IDLE_MILLIS, NONCE_BYTES, Probe, ProbeBody, Pulse,
+};
 use farhelm_core::seal;
 use farhelm_link::clock::now;
 use farhelm_link::rng::random;
@@ -17,6 +19,7 @@ use tokio::time::Instant;
 
 use super::Daemon;
 use crate::journal::JournalError;
+use crate::journal::health::{Health, Pause};
 use crate::stream::write_letter;
 
 /// What became of a probe of ours: how long it took, or why there is no answer.
@@ -129,6 +132,11 @@ impl Daemon {
             .into_iter()
             .map(|(stream, end)| (stream, end.head))
             .collect();
+        // A journal that cannot be written keeps every session waiting.
+        let held = match self.shared.journal.health().borrow().clone() {
+            Health::Sound => None,
+            Health::Paused(Pause { since, code, text }) => Some(Held { code, text, since }),
+        };
         let wanted: Vec<SessionId> = match probe.sessions {
             Some(sessions) => sessions,
             None => self.sessions.keys().copied().collect(),
@@ -142,7 +150,7 @@ impl Daemon {
                 keeper: handle.vitals.keeper(),
                 agent: Some(handle.vitals.agent()),
                 heard: handle.vitals.heard(),
-                held: handle.vitals.held(),
+                held: held.clone(),
             };
             Some((id, pulse))
         };
