@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 
 use farhelm_core::agent::Said;
 use farhelm_core::ask::{Ask, Choice, ChoiceKind, Subject, Verdict, digest};
-use farhelm_core::command::Command;
+use farhelm_core::command::{Command, Delivery};
 use farhelm_core::content::{ToolPatch, ToolStatus};
-use farhelm_core::event::{Author, Event, StopReason};
+use farhelm_core::event::{Author, Event, MessageRole, StopReason};
 use farhelm_core::session::{Effect, Input, Session};
 use farhelm_core::{agent::Order, text};
-use farhelm_proto::{ApprovalId, SessionId, Timestamp};
+use farhelm_proto::{ApprovalId, CommandId, SessionId, Timestamp};
 use proptest::prelude::*;
 
 /// Something that people or the agent may do at any time.
 #[derive(Clone, Debug)]
 enum Act {
     Prompt,
+    Edit(usize, u32),
+    Move(usize, usize),
+    Restarted,
+    Says,
     Withdraw(usize),
     Cancel,
     Decide {
@@ -37,6 +41,10 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         4 => Just(Act::Prompt),
+        1 => (0..4_usize, 0..2_u32).prop_map(|(at, revision)| Act::Edit(at, revision)),
+        1 => (0..4_usize, 0..4_usize).prop_map(|(at, before)| Act::Move(at, before)),
+        1 => Just(Act::Restarted),
+        2 => Just(Act::Says),
         1 => (0..4_usize).prop_map(Act::Withdraw),
         1 => Just(Act::Cancel),
         4 => (0..3_usize, any::<bool>(), any::<bool>())
@@ -61,6 +69,10 @@ struct Model {
     prompted: u32,
     ended_turns: u32,
     turn_is_open: bool,
+    /// How far each wish has come.
+    deliveries: BTreeMap<CommandId, Delivery>,
+    /// Whether a person's word is needed before what waits is worked on.
+    is_held: bool,
 }
 
 proptest! {
@@ -73,28 +85,35 @@ proptest! {
         let mut model = Model::default();
         take(&mut session, &mut log, &mut model, vec![Event::SessionOpened {
             title: "t".into(), dir: "/".into(), branch: None, agent: "a".into(),
-        }]);
+        }], None);
         let mut drawn = 0_u16;
-        for act in acts {
+        for (number, act) in acts.into_iter().enumerate() {
             let input = input(&session, &act);
+            let cause = matches!(input, Input::Wish { .. })
+                .then(|| CommandId::from_bytes([u8::try_from(number).unwrap(); 16]));
             let decided = session.decide(Timestamp(1), input, &mut || {
                 drawn += 1;
                 let [a, b] = drawn.to_be_bytes();
                 [a, b, 0, 0, 0, 0, 0, 0, 0, 0]
             });
             if let Ok(events) = decided {
-                take(&mut session, &mut log, &mut model, events);
+                take(&mut session, &mut log, &mut model, events, cause);
             }
             prop_assert!(model.decisions.values().all(|count| *count == 1), "each question is decided once");
             prop_assert!(model.answers.values().all(|count| *count == 1), "and answered once");
             prop_assert!(!session.ended || session.turn.is_none(), "no turn outlives its session");
             prop_assert!(session.turn.is_some() == model.turn_is_open);
+            let open = model.deliveries.iter().filter(|(_, delivery)| !delivery.is_final());
+            let told: BTreeMap<_, _> = open.map(|(id, delivery)| (*id, *delivery)).collect();
+            let known: BTreeMap<_, _> = session.wishes.iter().map(|(id, wish)| (*id, wish.delivery)).collect();
+            prop_assert_eq!(told, known, "what is open is what was told");
+            prop_assert!(!session.ended || session.wishes.is_empty(), "no wish outlives its session");
         }
         let json = serde_json::to_string(&log).unwrap();
-        let read: Vec<Event> = serde_json::from_str(&json).unwrap();
+        let read: Vec<(Option<CommandId>, Event)> = serde_json::from_str(&json).unwrap();
         prop_assert_eq!(&read, &log);
         let mut replayed = Session::default();
-        read.iter().for_each(|event| replayed.apply(None, event));
+        read.iter().for_each(|(cause, event)| replayed.apply(*cause, event));
         prop_assert_eq!(replayed, session);
     }
 
@@ -110,8 +129,24 @@ proptest! {
     clippy::wildcard_enum_match_arm,
     reason = "only these three are counted"
 )]
-fn take(session: &mut Session, log: &mut Vec<Event>, model: &mut Model, events: Vec<Event>) {
+fn take(
+    session: &mut Session,
+    log: &mut Vec<(Option<CommandId>, Event)>,
+    model: &mut Model,
+    events: Vec<Event>,
+    cause: Option<CommandId>,
+) {
     for event in events {
+        for (id, delivery) in session.deliveries(cause, &event) {
+            let before = model.deliveries.insert(id, delivery);
+            let is_step = match before {
+                None => delivery == Delivery::Waiting,
+                Some(Delivery::Waiting) => delivery != Delivery::Waiting,
+                Some(Delivery::Handed) => delivery.is_final(),
+                Some(_) => false,
+            };
+            assert!(is_step, "{before:?} -> {delivery:?} by {event:?}");
+        }
         for effect in session.effects(&event) {
             if let Effect::Answer { approval, .. } = &effect {
                 *model.answers.entry(*approval).or_default() += 1;
@@ -125,7 +160,12 @@ fn take(session: &mut Session, log: &mut Vec<Event>, model: &mut Model, events: 
             Event::ApprovalDecided { approval, .. } => {
                 *model.decisions.entry(*approval).or_default() += 1;
             }
-            Event::TurnStarted { .. } => model.turn_is_open = true,
+            Event::QueuePaused { .. } => model.is_held = true,
+            Event::QueueResumed { .. } | Event::AgentRestarting { .. } => model.is_held = false,
+            Event::TurnStarted { .. } => {
+                assert!(!model.is_held, "what is paused is not begun");
+                model.turn_is_open = true;
+            }
             Event::TurnEnded { .. } => {
                 assert!(model.turn_is_open, "only a running turn ends");
                 model.turn_is_open = false;
@@ -133,8 +173,11 @@ fn take(session: &mut Session, log: &mut Vec<Event>, model: &mut Model, events: 
             }
             _ => {}
         }
-        session.apply(None, &event);
-        log.push(event);
+        session.apply(cause, &event);
+        if session.queue.is_empty() {
+            model.is_held = false;
+        }
+        log.push((cause, event));
     }
 }
 
@@ -149,6 +192,32 @@ fn input(session: &Session, act: &Act) -> Input {
         Act::Prompt => wish(Command::Prompt {
             session: id,
             text: "do it".into(),
+        }),
+        Act::Edit(at, revision) => {
+            let queued = session.queue.get(*at).map(|queued| queued.prompt);
+            let prompt = queued.unwrap_or_else(|| farhelm_proto::PromptId::from_bytes([9; 16]));
+            wish(Command::EditPrompt {
+                session: id,
+                prompt,
+                revision: *revision,
+                text: "do that".into(),
+            })
+        }
+        Act::Move(at, before) => {
+            let queued = session.queue.get(*at).map(|queued| queued.prompt);
+            let prompt = queued.unwrap_or_else(|| farhelm_proto::PromptId::from_bytes([9; 16]));
+            wish(Command::MovePrompt {
+                session: id,
+                prompt,
+                before: session.queue.get(*before).map(|queued| queued.prompt),
+            })
+        }
+        Act::Restarted => Input::HostRestarted,
+        Act::Says => Input::Said(Said::Message {
+            message: "m".into(),
+            role: MessageRole::Agent,
+            content: Vec::new(),
+            parent: None,
         }),
         Act::Withdraw(at) => {
             let queued = session.queue.get(*at).map(|queued| queued.prompt);
