@@ -66,6 +66,16 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with_all = ["follow", "from"])]
         raw: bool,
     },
+    /// Print what a tool put out
+    Output {
+        /// Id, the end of an id, or title
+        session: String,
+        /// The tool call's id, or the end of it
+        tool: String,
+        /// Only the bytes from A up to B
+        #[arg(long, value_name = "A-B")]
+        range: Option<String>,
+    },
     /// Send a prompt to a session
     Send {
         /// Id, the end of an id, or title

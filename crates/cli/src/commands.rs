@@ -18,6 +18,7 @@ mod pair;
 mod queue;
 pub(crate) mod service;
 mod sessions;
+mod tool_output;
 mod up;
 
 pub(crate) use sessions::duration;
@@ -89,6 +90,11 @@ async fn carry_out(context: &Context, command: Command) -> Result<(), Failure> {
                 sessions::log(context, &session, from, follow).await
             }
         }
+        Command::Output {
+            session,
+            tool,
+            range,
+        } => tool_output::run(context, &session, &tool, range.as_deref()).await,
         Command::Send {
             session,
             text,

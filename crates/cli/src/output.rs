@@ -12,6 +12,12 @@ pub(crate) fn print(text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
+/// Prints bytes as they are, for a program that reads them.
+pub(crate) fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    drop(out.write_all(bytes).and_then(|()| out.flush()));
+}
+
 /// Prints a line.
 pub(crate) fn line(text: &str) {
     print(&format!("{text}\n"));

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use farhelm_core::command::Command;
+use farhelm_core::content::BlobRef;
 use farhelm_core::event::{Event, Live, Record};
 use farhelm_core::fleet::Fleet;
+use farhelm_core::keys::from_base64;
 use farhelm_core::presence::{Presence, Reach, SILENT_MILLIS, Sighting};
 use farhelm_core::probe::EVERY_MILLIS;
 use farhelm_core::roster::Roster;
@@ -142,6 +144,28 @@ impl Station {
             Self::Joined { client, .. } => client.probe(ANSWER_WITHIN).await?,
         };
         Ok(Seen::new(presence, fleet, now()))
+    }
+
+    /// A big piece of a session's log.
+    pub(crate) async fn blob(
+        &self,
+        session: SessionId,
+        blob: &BlobRef,
+    ) -> Result<Vec<u8>, Failure> {
+        let blob = blob.clone();
+        match self {
+            Self::Local(local) => {
+                let answer = local
+                    .ask_once(&LocalRequest::Blob { session, blob })
+                    .await?;
+                if let LocalAnswer::Blob { data } = answer {
+                    from_base64(&data).ok_or_else(unexpected)
+                } else {
+                    Err(unexpected())
+                }
+            }
+            Self::Joined { client, .. } => Ok(client.blob(session, blob).await?),
+        }
     }
 
     /// A session's log from an event on.

@@ -86,6 +86,7 @@ impl Surface {
             }
             LocalAnswer::Live { live } => output::print(&self.renderer.live(&live)),
             LocalAnswer::CaughtUp {}
+            | LocalAnswer::Blob { .. }
             | LocalAnswer::Status(_)
             | LocalAnswer::Outcome { .. }
             | LocalAnswer::Fleet { .. }

@@ -194,6 +194,75 @@ fn f17_a_damaged_log_is_mended_from_the_relay_and_other_sessions_go_on() {
     host.ok(&["down"]);
 }
 
+/// A long output is kept whole, shown by its ends, and read by ranges, here and from afar.
+#[test]
+fn f20_a_long_output_is_kept_whole_and_read_by_ranges() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let phone = Station::new(&folder(world.path(), "phone"));
+    let dir = folder(world.path(), "project");
+    let agent = scripted(
+        world.path(),
+        r#"{"scenarios": {"default": [[{"do": "output", "bytes": 3000000}]]}}"#,
+    );
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    host.pair(&phone, "phone");
+    host.wait_for_nth(&session, "turn_ended", 1);
+    let log = host.log_of(&session);
+    let shown = log
+        .iter()
+        .find(|record| record["event"]["tool"]["content"][0]["kind"] == "clipped")
+        .unwrap();
+    let tool = shown["event"]["tool"]["id"].as_str().unwrap();
+    let content = &shown["event"]["tool"]["content"][0];
+    assert_eq!(content["bytes"], 3_000_000);
+    assert!(content["head"].as_str().unwrap().len() <= 4_096);
+
+    let whole = host.ok(&["output", &session, tool]);
+    assert_eq!(whole.len(), 3_000_000);
+    assert!(whole.starts_with(content["head"].as_str().unwrap()));
+    assert!(whole.ends_with(content["tail"].as_str().unwrap()));
+    // Across the border of two pieces, and from a device, which fetches only those two.
+    let part = phone.ok(&["output", &session, tool, "--range", "262000-262300"]);
+    assert_eq!(part, whole[262_000..262_300]);
+    let end = phone.json(&["output", &session, tool, "--range", "2999990-"]);
+    assert_eq!(end["text"], whole[2_999_990..]);
+    assert_eq!(end["bytes"], 3_000_000);
+    host.refuses(
+        &["output", &session, "nothing"],
+        1,
+        "not_found",
+        &["farhelm log"],
+    );
+}
+
+/// A flood in one session keeps nobody waiting in another: a question is asked, answered from
+/// afar and applied while it goes on.
+#[test]
+fn f20_a_question_is_answered_from_afar_in_the_middle_of_a_flood() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let phone = Station::new(&folder(world.path(), "phone"));
+    let dir = folder(world.path(), "project");
+    let agent = scripted(
+        world.path(),
+        r#"{"scenarios": {"default": [[{"do": "count", "to": 100000000, "per_second": 10000, "tool": true}]]}}"#,
+    );
+    let (flood, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    host.pair(&phone, "phone");
+    let (asked, _) = host.up(&dir, &["--agent", "scripted", "--prompt", "hello"]);
+    let question = phone.wait_for_question();
+    phone.ok(&["approve", question["approval"].as_str().unwrap()]);
+    phone.wait_for_nth(&asked, "approval_applied", 1);
+    let ended = host
+        .log_of(&flood)
+        .iter()
+        .any(|record| record["event"]["type"] == "turn_ended");
+    assert!(!ended, "the flood goes on");
+    phone.ok(&["stop", &flood]);
+    phone.wait_for_nth(&flood, "turn_ended", 1);
+}
+
 /// Alters envelopes of a session in its journal; says how many.
 fn damage(journal: &Path, session: &str) -> usize {
     let db = rusqlite::Connection::open(journal).unwrap();

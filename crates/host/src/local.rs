@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use farhelm_core::command::{Command, Outcome};
+use farhelm_core::content::BlobRef;
 use farhelm_core::event::{Live, Record};
 use farhelm_core::fleet::Fleet;
 use farhelm_core::probe::Echo;
@@ -62,6 +63,13 @@ pub enum LocalRequest {
         /// Whether to go on.
         follow: bool,
     },
+    /// A big piece of a session's log.
+    Blob {
+        /// Which session.
+        session: SessionId,
+        /// Which piece.
+        blob: BlobRef,
+    },
     /// An https address for the embedded relay.
     Tunnel {
         /// `tailscale`, `cloudflared`, or a command line.
@@ -108,6 +116,11 @@ pub enum LocalAnswer {
     },
     /// All that was there has been sent; what follows is new.
     CaughtUp {},
+    /// A big piece, opened.
+    Blob {
+        /// Its bytes, in base64url without padding.
+        data: String,
+    },
     /// The address of a tunnel.
     Tunnelled {
         /// It.

@@ -5,7 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use farhelm_core::content::BlobRef;
 use farhelm_core::event::{Activity, Record};
+use farhelm_core::keys::to_base64;
+use farhelm_core::seal;
+use farhelm_core::text::from_hex;
 use farhelm_proto::{Code, CommandId, SessionId};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
@@ -115,6 +119,13 @@ impl Out {
 
 async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Result<(), Failure> {
     match request {
+        LocalRequest::Blob {
+            session,
+            blob: wanted,
+        } => {
+            let data = blob(daemon, session, &wanted).await?;
+            out.say(&LocalAnswer::Blob { data }).await
+        }
         LocalRequest::Status => {
             out.say(&LocalAnswer::Status(Box::new(status(daemon))))
                 .await
@@ -297,6 +308,29 @@ fn status(daemon: &DaemonHandle) -> Status {
             .map(|table| (*table).to_owned())
             .collect(),
     }
+}
+
+/// Opens a blob of a session.
+async fn blob(
+    daemon: &DaemonHandle,
+    session: SessionId,
+    blob: &BlobRef,
+) -> Result<String, Failure> {
+    let lost = || {
+        let text = "the journal does not have that piece any more".to_owned();
+        (Code::NotFound, text)
+    };
+    let name = from_hex(&blob.name).and_then(|name| name.try_into().ok());
+    let name = name.ok_or_else(lost)?;
+    let stream = session.into();
+    let keys = daemon.journal.keys(stream).await.map_err(journal_failed)?;
+    let sealed = daemon.journal.blob(name).await.map_err(journal_failed)?;
+    let key = keys.iter().find(|(epoch, _)| *epoch == blob.epoch);
+    let (Some((_, key)), Some(sealed)) = (key, sealed) else {
+        return Err(lost());
+    };
+    let opened = seal::open_blob(key, stream, blob.epoch, &sealed).map_err(|_| lost())?;
+    Ok(to_base64(&opened))
 }
 
 fn paused(daemon: &DaemonHandle) -> Option<Paused> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farhelm_core::command::Command;
+use farhelm_core::content::BlobRef;
 use farhelm_core::keys::{ContentKey, Identity};
 use farhelm_core::presence::{Presence, Sighting};
 use farhelm_core::replica::Head;
@@ -25,6 +26,7 @@ use crate::device::wishes::Wishes;
 use crate::device::{DeviceError, FleetView, KnownHost, Sent, Status, Store};
 use crate::driver::{Link, LinkEvent, LinkOptions, WATCHED_MILLIS};
 
+mod blobs;
 mod letters;
 mod pulse;
 mod streams;
@@ -66,6 +68,11 @@ pub(crate) enum Ask {
         deadline: Instant,
         reply: oneshot::Sender<Presence>,
     },
+    Blob {
+        stream: StreamId,
+        blob: BlobRef,
+        reply: oneshot::Sender<Result<Vec<u8>, DeviceError>>,
+    },
     Close {
         reply: oneshot::Sender<()>,
     },
@@ -106,6 +113,7 @@ pub(crate) struct Actor {
     next_log: u64,
     wishes: Wishes,
     pulse: pulse::Pulse,
+    blobs: blobs::Blobs,
     /// Streams to subscribe to again.
     later: BTreeMap<StreamId, Instant>,
     /// When to send letters again that the relay did not take.
@@ -172,6 +180,7 @@ impl Actor {
             next_log: 0,
             wishes: Wishes::default(),
             pulse: pulse::Pulse::default(),
+            blobs: blobs::Blobs::default(),
             later: BTreeMap::new(),
             retry: None,
             recalled: BTreeSet::new(),
@@ -291,6 +300,14 @@ impl Actor {
                 self.probe_for(deadline, reply);
                 Ok(())
             }
+            Ask::Blob {
+                stream,
+                blob,
+                reply,
+            } => {
+                self.want_blob(stream, &blob, reply);
+                Ok(())
+            }
             // Handled by the loop, which it ends.
             Ask::Close { .. } => Ok(()),
         }
@@ -314,6 +331,7 @@ impl Actor {
                 self.refused = None;
                 self.home.alarm = None;
                 self.subscribe_all();
+                self.ask_for_blobs();
                 self.pulse_begins();
                 self.find_keys().await?;
                 self.expire().await?;
@@ -358,6 +376,7 @@ impl Actor {
             }
             Frame::Letter(letter) => self.take_letter(&letter).await,
             Frame::Posted(posted) => self.posted(posted.id).await,
+            Frame::Blob(blob) => self.take_blob(&blob).await,
             Frame::Problem(problem) => self.take_problem(&problem).await,
             other => {
                 tracing::debug!(?other, "a frame that is not for a device");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use farhelm_core::command::Command;
+use farhelm_core::content::BlobRef;
 use farhelm_core::fleet::Fleet;
 use farhelm_core::presence::Presence;
 use farhelm_proto::{Code, CommandId, SessionId, Timestamp};
@@ -192,6 +193,25 @@ impl Client {
         let deadline = tokio::time::Instant::now() + patience;
         self.ask(Ask::Probe { deadline, reply }).await?;
         answer.await.map_err(|_| stopped())
+    }
+
+    /// A big piece of a session's log, opened.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NotFound`] when nobody has it any more, [`Code::Timeout`] when nobody answers.
+    pub async fn blob(&self, session: SessionId, blob: BlobRef) -> Result<Vec<u8>, DeviceError> {
+        let (reply, answer) = oneshot::channel();
+        let stream = session.into();
+        self.ask(Ask::Blob {
+            stream,
+            blob,
+            reply,
+        })
+        .await?;
+        let answered = tokio::time::timeout(PATIENCE, answer).await;
+        let answered = answered.map_err(|_| DeviceError::new(Code::Timeout))?;
+        answered.map_err(|_| stopped())?
     }
 
     /// What was last seen of the host's own log, without asking anybody.

@@ -159,6 +159,12 @@ impl Actor {
         {
             return Ok(());
         }
+        if problem
+            .request
+            .is_some_and(|request| self.blob_refused(request, code))
+        {
+            return Ok(());
+        }
         match (problem.letter, problem.stream) {
             (Some(id), _) if is_final(code) => self.give_up_command(id, code).await,
             (Some(_), _) => {
