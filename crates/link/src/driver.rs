@@ -179,7 +179,10 @@ impl End {
 
 impl From<Unreachable> for End {
     fn from(unreachable: Unreachable) -> Self {
-        Self::lost(unreachable.code, unreachable.detail)
+        Self {
+            stuck: unreachable.hung,
+            ..Self::lost(unreachable.code, unreachable.detail)
+        }
     }
 }
 
@@ -193,6 +196,8 @@ struct Lasting {
     route: Option<Route>,
     /// A WebSocket that got through while the detour was in use.
     ready: Option<Socket>,
+    /// How often in a row a WebSocket was not answered.
+    hangs: u32,
 }
 
 impl Driver {
@@ -204,6 +209,7 @@ impl Driver {
             ways: Ways::default(),
             route: None,
             ready: None,
+            hangs: 0,
         };
         loop {
             let end = tokio::select! {
@@ -245,7 +251,12 @@ impl Driver {
         };
         let mut socket = match lasting.open(&target).await {
             Ok(socket) => socket,
-            Err(end) => return end,
+            Err(end) => {
+                if end.stuck {
+                    lasting.is_stuck(Way::WebSocket);
+                }
+                return end;
+            }
         };
         let way = socket.way;
         lasting.route = socket.route;
@@ -253,7 +264,7 @@ impl Driver {
             Ok(welcome) => welcome,
             Err(end) => {
                 if end.stuck {
-                    lasting.ways.stuck(way, lasting.watch.read());
+                    lasting.is_stuck(way);
                 }
                 return end;
             }
@@ -261,6 +272,7 @@ impl Driver {
         let now = lasting.watch.read();
         lasting.backoff.is_up(now);
         lasting.ways.worked(way, now);
+        lasting.hangs = 0;
         tracing::debug!(?way, "link up");
         let (lanes, queue) = lanes();
         self.publish.send_replace(Some(Open { lanes, way }));
@@ -288,6 +300,17 @@ impl Driver {
 }
 
 impl Lasting {
+    /// Nothing came through. Once may be a relay that has much to do, and is not helped by being
+    /// asked in two ways.
+    fn is_stuck(&mut self, way: Way) {
+        self.hangs += 1;
+        if way == Way::Http || self.hangs >= 2 {
+            self.hangs = 0;
+            let now = self.watch.read();
+            self.ways.stuck(way, now);
+        }
+    }
+
     /// Opens a connection by the way that is likely to work, and else by the other.
     async fn open(&mut self, target: &Target) -> Result<Socket, End> {
         if let Some(socket) = self.ready.take() {

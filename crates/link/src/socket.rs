@@ -83,6 +83,8 @@ pub(crate) struct Unreachable {
     pub(crate) detail: String,
     /// Whether somebody answered, so that what was asked for may be the trouble.
     pub(crate) answered: bool,
+    /// Whether somebody took the question and said nothing.
+    pub(crate) hung: bool,
 }
 
 impl Unreachable {
@@ -95,6 +97,7 @@ impl Unreachable {
             code,
             detail: detail.into(),
             answered: false,
+            hung: false,
         }
     }
 
@@ -169,7 +172,10 @@ pub(crate) async fn dial(target: &Target, trust: &mut Trust) -> Result<Socket, U
             "{} took the question for a WebSocket, and does not answer",
             target.authority
         );
-        Err(Unreachable::answered(Code::RelayUnreachable, detail))
+        Err(Unreachable {
+            hung: true,
+            ..Unreachable::because(detail)
+        })
     })
 }
 
