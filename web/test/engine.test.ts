@@ -229,6 +229,35 @@ test('a reader begins at the newest snapshot, and pages back only when asked', a
   expect(bench.states.get(SESSION)).toMatchObject({ session: { title: 'from the snapshot' } });
 });
 
+test('a reader whose place the relay has dropped begins at the snapshot, and says that something is missing', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED, STARTED, message('m1', 'before')]);
+  bench.open(SESSION);
+  await bench.until(() => texts().includes('before'));
+  bench.relay.down = true;
+  bench.relay.cut();
+  await bench.until(() => bench.overview?.link.state === 'waiting');
+  await bench.host.say(SESSION, [message('m2', 'missed')]);
+  const { EMPTY_SESSION } = await import('../src/engine/session');
+  const state = { ...EMPTY_SESSION, title: 'goes on' };
+  await bench.host.say(SESSION, [{ type: 'snapshot', state }, message('m3', 'after')]);
+  bench.relay.drop(asStream(SESSION), 5);
+  bench.relay.down = false;
+  bench.engine.handle('page', { type: 'nudge' });
+  await bench.until(() => texts().includes('after'));
+  await bench.until(() => bench.states.get(SESSION)?.sync.state === 'current');
+  expect(bench.states.get(SESSION)?.session.title).toBe('goes on');
+  const rows = bench.rows.get(SESSION) ?? [];
+  expect(rows.filter(({ kind }) => kind === 'notice')).toMatchObject([{ code: 'history_limited' }]);
+  expect(texts()).toEqual(['before', 'after']);
+  bench.stop();
+  await bench.boot();
+  bench.open(SESSION);
+  await bench.until(() => texts().includes('after'));
+  await bench.host.say(SESSION, [message('m4', 'and on')]);
+  await bench.until(() => texts().includes('and on'));
+});
+
 test('a session that two pages show is told to the one that still shows it', async () => {
   bench = await Bench.paired();
   await bench.host.say(SESSION, [OPENED]);

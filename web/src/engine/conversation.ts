@@ -33,6 +33,8 @@ export class Conversation {
   #growing = new Map<string, Growing>();
   #turnBegan: number | null = null;
   #begun = false;
+  /** Seq of the event before; what is missing after it is said. */
+  #last = 0;
 
   /**
    * Says what is open around the events that follow: tool calls that began before them, and
@@ -49,6 +51,16 @@ export class Conversation {
   }
 
   apply(record: LogRecord): void {
+    if (this.#last !== 0 && record.seq > this.#last + 1) {
+      this.#put({
+        kind: 'notice',
+        key: `gap${record.seq}`,
+        at: record.at,
+        code: 'history_limited',
+        text: '',
+      });
+    }
+    this.#last = record.seq;
     const { event } = record;
     this.#begin(record);
     this.session = applyEvent(this.session, event, record.cause);

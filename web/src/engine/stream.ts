@@ -7,7 +7,7 @@ import { type Bytes, fromUtf8 } from './bytes';
 import type { Code } from './codes';
 import { parseEnvelopeHeader } from './envelope';
 import { decodeEnvelope, type Envelope, encodeEnvelope } from './frames';
-import { accept, type Head, openOlder, type Reader } from './replica';
+import { type Accepted, accept, type Head, openOlder, type Reader } from './replica';
 import { openEnvelope } from './seal';
 import type { EnvelopeRow, Store, StreamRow } from './store';
 import type { SyncView } from './views';
@@ -59,6 +59,8 @@ export class Stream<R extends AnyRecord> {
   #ignoring = false;
   /** How often the relay has named an older place than was read. */
   #behind = 0;
+  /** Whether the relay has said that it lacks what follows the cursor, so that a snapshot comes next. */
+  #skips = false;
   #sync: SyncView = { state: 'waiting' };
   /** Where the relay said that the stream stands, when this connection subscribed. */
   #target: number | null = null;
@@ -168,11 +170,7 @@ export class Stream<R extends AnyRecord> {
       return { kind: 'later' };
     }
     this.#behind = 0;
-    if (gap) {
-      // What follows the cursor was dropped there. To begin anew would be to forget what was seen.
-      this.alarm('history_limited');
-      return { kind: 'nothing' };
-    }
+    this.#skips = gap && this.#head !== null;
     this.#base = base;
     this.#held = [];
     this.#spilt = false;
@@ -187,10 +185,16 @@ export class Stream<R extends AnyRecord> {
   async take(envelopes: readonly Envelope[]): Promise<Need> {
     if (this.#held.length > 0) return this.#hold(envelopes);
     if (this.#ignoring) return { kind: 'nothing' };
-    const batch = new Batch<R>(this.#head, this.#low);
+    let batch = new Batch<R>(this.#head, this.#low);
     let need: Need = { kind: 'nothing' };
     for (const [at, envelope] of envelopes.entries()) {
-      const accepted = await accept(this.#reader, batch.head, envelope);
+      let accepted = await accept(this.#reader, batch.head, envelope);
+      if (accepted.kind === 'gap' && this.#skips) {
+        await this.#commit(batch);
+        accepted = beginning(await accept(this.#reader, null, envelope));
+        batch = new Batch<R>(null, null);
+        if (accepted.kind === 'events') this.#skips = false;
+      }
       if (accepted.kind === 'events') {
         const records = parseRecords<R>(accepted.plaintext);
         if (records === null) {
@@ -341,7 +345,13 @@ export class Stream<R extends AnyRecord> {
     if (batch.isEmpty || batch.head === null || batch.low === null) return;
     const { head, low, records } = batch;
     const rows = batch.envelopes.map(([last, envelope]) => this.#row(last, envelope));
-    await this.#store.putEnvelopes({ host: this.host, stream: this.stream, head, low }, rows);
+    const row = { host: this.host, stream: this.stream, head, low };
+    await this.#store.putEnvelopes(row, rows);
+    // Before a place where something is missing there is nothing that joins.
+    if (this.#low !== null && low.first > this.#low.first) {
+      await this.#store.trim(row);
+      this.#older = 'idle';
+    }
     this.#head = head;
     this.#low = low;
     this.#owner.records(records);
@@ -371,6 +381,13 @@ export class Stream<R extends AnyRecord> {
     if (!stands) this.#sync = sync;
     this.#owner.changed();
   }
+}
+
+/** What a reader may begin with when something is missing before it: the newest snapshot, and no other. */
+function beginning(accepted: Accepted): Accepted {
+  if (accepted.kind !== 'events') return accepted;
+  const { base, first, last } = accepted.header;
+  return first <= base && base <= last ? accepted : { kind: 'tampered', code: 'tampered' };
 }
 
 /** Envelopes that were believed and are not durable yet. */

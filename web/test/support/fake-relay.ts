@@ -107,6 +107,14 @@ export class FakeRelay {
     for (const client of this.clients) if (client.peer !== null) this.#presence(client);
   }
 
+  /** Drops what ends before the event `seq`, as a relay does whose room is used up. */
+  drop(stream: string, seq: number): void {
+    this.streams.set(
+      stream,
+      (this.streams.get(stream) ?? []).filter(({ last }) => last >= seq),
+    );
+  }
+
   /** Stores a durable envelope and fans it out; a live one only goes out. */
   async write(envelope: Envelope): Promise<void> {
     const header = parseEnvelopeHeader(envelope);
@@ -214,10 +222,12 @@ export class FakeRelay {
     const stored = this.streams.get(stream) ?? [];
     const head = stored.at(-1)?.last ?? 0;
     const base = Math.max(0, ...stored.map(({ envelope }) => parseEnvelopeHeader(envelope).base));
-    const wanted = after ?? Math.max(0, base > head - (tail ?? 0) ? base - 1 : head - (tail ?? 0));
+    const gap = after !== null && head > after && (stored[0]?.first ?? 0) > after + 1;
+    const begin = after ?? Math.max(0, base > head - (tail ?? 0) ? base - 1 : head - (tail ?? 0));
+    const wanted = gap ? base - 1 : begin;
     const rest = stored.filter(({ last }) => last > wanted);
     const from = rest[0] === undefined ? head : rest[0].first - 1;
-    client.send(encodeFrame('subscribed', { host, stream, head, from, base, gap: null }));
+    client.send(encodeFrame('subscribed', { host, stream, head, from, base, gap: gap ? true : null }));
     for (const { envelope } of rest) client.send(encodeFrame('envelope', envelope));
     client.follows.add(stream);
   }
