@@ -168,7 +168,7 @@ impl<W: Socket> Peer<W> {
         let Some((at, stored)) = cursor else {
             return Ok(());
         };
-        let piece: Vec<Sealed> = if at < stored {
+        let mut piece: Vec<Sealed> = if at < stored {
             let piece = self
                 .state
                 .store
@@ -178,15 +178,27 @@ impl<W: Socket> Peer<W> {
         } else {
             Vec::new()
         };
+        let is_empty = piece.is_empty();
+        let line = Line::of(host, stream);
+        if line == Line::First {
+            // What comes next of this stream would overtake what is in the hand.
+            let taken = self.outbox.offer(id, line, &piece);
+            piece.truncate(taken);
+        }
         let reached = piece.last().map_or(at, |frame| frame.last);
         let rejoined = hub.hold().rejoin(stream, self.outbox.id, id, reached);
         match rejoined {
             // It was cut off meanwhile, and must not get the piece any more.
-            None => return Ok(()),
+            None => {
+                self.outbox.purge(id);
+                return Ok(());
+            }
             // The store said that there was more than it then gave.
-            Some(Rejoined::Behind) if piece.is_empty() && at < stored => {
+            Some(Rejoined::Behind) if is_empty && at < stored => {
                 return Err(Code::StoreFailed);
             }
+            // There was no room in its line.
+            Some(Rejoined::Behind) if piece.is_empty() => self.outbox.fall_behind(id),
             Some(Rejoined::Behind) => self.feeding.push_back(id),
             Some(Rejoined::Full(_)) => self.outbox.fall_behind(id),
             // Whoever holds this history is told that it is not all there is.
@@ -195,7 +207,9 @@ impl<W: Socket> Peer<W> {
                 .complain(Code::HistoryLimited, About::Stream(stream)),
             Some(Rejoined::Live) => {}
         }
-        self.hand.extend(piece.into_iter().map(|frame| frame.bytes));
+        if line == Line::Bulk {
+            self.hand.extend(piece.into_iter().map(|frame| frame.bytes));
+        }
         Ok(())
     }
 }
