@@ -312,7 +312,25 @@ impl SessionActor {
         }
         // The daemon forgets a session that has ended and takes nothing more.
         self.inputs.close();
+        if let Err(error) = self.answer_the_late().await {
+            tracing::error!(session = %self.id, %error, "a late wish was not answered");
+        }
         self.shared.changed.notify_one();
+    }
+
+    /// Wishes that came while the session ended are told so: nobody would bring them again before
+    /// the next connection.
+    async fn answer_the_late(&mut self) -> Result<(), JournalError> {
+        if !self.session.ended {
+            return Ok(());
+        }
+        let mut late = Vec::new();
+        while let Ok(input) = self.inputs.try_recv() {
+            if matches!(input, SessionInput::Wish(_)) {
+                late.push(input);
+            }
+        }
+        self.take_group(late).await
     }
 
     fn is_over(&self, is_ending: bool) -> bool {

@@ -34,6 +34,8 @@ const WAITING: usize = 1024;
 const WAITING_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes read from the journal at a time.
 const CHUNK: usize = 512 * 1024;
+/// When letters are sent again that the relay could not take, as when its disk was full.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(3);
 /// What the relay link is doing, as people are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RelayState {
@@ -103,6 +105,8 @@ pub(crate) struct UplinkActor {
     own: StreamId,
     /// Whether another daemon has gone on with this host's own log.
     is_copy: bool,
+    /// When letters are sent again that the relay could not take.
+    retry: Option<tokio::time::Instant>,
     members: Option<Members>,
     offers: BTreeMap<OfferId, Timestamp>,
     is_up: bool,
@@ -147,6 +151,7 @@ impl Uplink {
             mending: Mending::default(),
             own,
             is_copy: false,
+            retry: None,
             members: None,
             offers: BTreeMap::new(),
             is_up: false,
@@ -253,6 +258,10 @@ impl UplinkActor {
                         self.locate(stream);
                     }
                     Ok(())
+                }
+                () = until(self.retry), if self.retry.is_some() => {
+                    self.retry = None;
+                    self.send_letters().await
                 }
                 (line, sent) = send(&link, front) => {
                     if sent { self.queue.pop(line); } else { self.is_up = false; self.queue.clear(); }
@@ -376,9 +385,7 @@ impl UplinkActor {
         for (offer, until) in self.offers.clone() {
             self.say(&Frame::OpenOffer(OpenOffer { offer, until }));
         }
-        for (_, frame) in self.journal.letters().await? {
-            self.queue.push(Line::First, frame);
-        }
+        self.send_letters().await?;
         self.ask_for_lost(identity).await?;
         let mut streams: Vec<_> = self
             .journal
@@ -392,6 +399,26 @@ impl UplinkActor {
             self.locate(stream);
         }
         Ok(())
+    }
+
+    /// Sends every letter that the relay has not confirmed.
+    async fn send_letters(&mut self) -> Result<(), JournalError> {
+        for (_, frame) in self.journal.letters().await? {
+            if self.is_up {
+                self.queue.push(Line::First, frame);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a letter that the relay has, or will never take. When that cannot be written, as on
+    /// a full disk, it is sent again, which does no harm.
+    async fn forget_letter(&mut self, id: CommandId) {
+        if let Err(error) = self.journal.commit(vec![Op::LetterPosted { id }]).await {
+            tracing::warn!(%error, "that a letter has left could not be noted");
+            self.retry
+                .get_or_insert(tokio::time::Instant::now() + RETRY);
+        }
     }
 
     fn locate(&mut self, stream: StreamId) {
@@ -491,9 +518,7 @@ impl UplinkActor {
             Frame::Located(located) => self.take_located(located).await?,
             Frame::Posted(posted) => {
                 fail::point("host.uplink.before_posted");
-                self.journal
-                    .commit(vec![Op::LetterPosted { id: posted.id }])
-                    .await?;
+                self.forget_letter(posted.id).await;
                 fail::point("host.uplink.after_posted");
             }
             // The daemon is gone only when all of us are.
@@ -509,7 +534,13 @@ impl UplinkActor {
                     Code::NotFound | Code::LinkExpired | Code::LinkUsed | Code::Expired,
                 ) = (problem.letter, problem.code)
                 {
-                    self.journal.commit(vec![Op::LetterPosted { id }]).await?;
+                    self.forget_letter(id).await;
+                }
+                if let (Some(_), Code::StoreFailed | Code::Full | Code::RateLimited) =
+                    (problem.letter, problem.code)
+                {
+                    let due = tokio::time::Instant::now() + RETRY;
+                    self.retry.get_or_insert(due);
                 }
                 if let (Some(id), Code::HostOffline) = (problem.letter, problem.code) {
                     drop(self.letters_in.send(Mail::Away(id)).await);
