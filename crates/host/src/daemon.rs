@@ -78,6 +78,20 @@ pub struct DaemonOptions {
     pub keepers: Option<Arc<dyn Keepers>>,
 }
 
+/// What a daemon consists of before it runs.
+pub(crate) struct Parts {
+    /// The host's keys.
+    pub(crate) identity: Arc<Identity>,
+    /// Its journal.
+    pub(crate) journal: Journal,
+    /// Its state folder.
+    pub(crate) folder: std::path::PathBuf,
+    pub(crate) config: Arc<Config>,
+    pub(crate) relay: RelayChoice,
+    pub(crate) version: String,
+    pub(crate) keepers: Arc<dyn Keepers>,
+}
+
 /// The relay that a daemon uses.
 pub enum RelayChoice {
     /// Somebody runs it.
@@ -234,9 +248,34 @@ impl Daemon {
                 Arc::clone(&identity),
             ))
         });
+        let parts = Parts {
+            identity,
+            journal: Journal::open(&home.journal())?,
+            folder: home.path().to_owned(),
+            config: Arc::new(config),
+            relay,
+            version,
+            keepers,
+        };
+        let (daemon, handle) = Self::assemble(parts).await?;
+        fail::point("host.daemon.before_socket");
+        crate::local::serve(&home.socket(), handle)?;
+        fail::point("host.daemon.after_socket");
+        Ok(daemon)
+    }
+
+    /// Brings the host back as its journal says.
+    pub(crate) async fn assemble(parts: Parts) -> Result<(Self, DaemonHandle), DaemonError> {
+        let Parts {
+            identity,
+            journal,
+            folder,
+            config,
+            relay,
+            version,
+            keepers,
+        } = parts;
         let ends_agents = Arc::new(AtomicBool::new(false));
-        let journal = Journal::open(&home.journal())?;
-        let config = Arc::new(config);
         let tasks = Tasks::default();
         let stop = CancellationToken::new();
 
@@ -266,8 +305,8 @@ impl Daemon {
             changed: Arc::new(Notify::new()),
             tasks: tasks.clone(),
             agents: config.registry(),
-            stderr_folder: home.path().join("stderr"),
-            leftovers: Leftovers::new(home.path().join("running")),
+            stderr_folder: folder.join("stderr"),
+            leftovers: Leftovers::new(folder.join("running")),
             start_within: config.start_within(),
             keepers,
             living: Arc::new(Semaphore::new(config.agents_at_once())),
@@ -339,10 +378,7 @@ impl Daemon {
             since: now(),
             version,
         };
-        fail::point("host.daemon.before_socket");
-        crate::local::serve(&home.socket(), handle)?;
-        fail::point("host.daemon.after_socket");
-        Ok(daemon)
+        Ok((daemon, handle))
     }
 
     /// A token that stops the daemon.

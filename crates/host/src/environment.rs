@@ -70,7 +70,7 @@ async fn login_shell(dir: &Path) -> Option<BTreeMap<OsString, OsString>> {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(LOGIN_SHELL_WITHIN, command.output())
+    let output = tokio::time::timeout(LOGIN_SHELL_WITHIN, farhelm_world::output(command))
         .await
         .ok()?
         .ok()?;

@@ -19,7 +19,7 @@ pub async fn branch(dir: &Path) -> Option<String> {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(5), command.output())
+    let output = tokio::time::timeout(Duration::from_secs(5), farhelm_world::output(command))
         .await
         .ok()?
         .ok()?;

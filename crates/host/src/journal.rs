@@ -281,13 +281,16 @@ impl Journal {
     }
 
     /// A journal that lasts as long as one of its clones, and takes as long as a disk does: for
-    /// simulation.
+    /// simulation. It begins with an [`Self::image`] of another.
     ///
     /// # Errors
     ///
     /// [`JournalError`] when it cannot be made.
-    pub fn in_memory() -> Result<Self, JournalError> {
+    pub fn in_memory(image: Option<&[u8]>) -> Result<Self, JournalError> {
         let mut db = Connection::open_in_memory()?;
+        if let Some(image) = image {
+            db.deserialize_read_exact("main", image, image.len(), false)?;
+        }
         sum::teach(&db)?;
         schema::migrate(&mut db)?;
         let tallies = Tallies::load(&db)?;
@@ -300,6 +303,16 @@ impl Journal {
             lost: Arc::default(),
             counts: Arc::default(),
         })
+    }
+
+    /// All that it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] when it cannot be read.
+    pub fn image(&self) -> Result<Vec<u8>, JournalError> {
+        let mut db = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(db.serialize("main")?.to_vec())
     }
 
     /// Writes all of `ops`, or nothing; returns when they are on the disk.

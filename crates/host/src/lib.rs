@@ -23,6 +23,8 @@ pub mod local;
 #[doc(hidden)]
 pub mod measure;
 mod session;
+#[doc(hidden)]
+pub mod stage;
 mod stream;
 mod tasks;
 pub mod tunnel;

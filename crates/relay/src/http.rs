@@ -59,6 +59,7 @@ pub(crate) async fn serve<S: Pipe>(
             .with_upgrades()
     );
     let ended = tokio::select! {
+        biased;
         ended = served.as_mut() => ended,
         () = state.stop.cancelled() => {
             served.as_mut().graceful_shutdown();

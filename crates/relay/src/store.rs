@@ -213,6 +213,15 @@ impl Kept {
         })
     }
 
+    /// Another store with the same in it.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            memory: Arc::new(self.memory.hold().clone().into()),
+            turn: Arc::default(),
+        }
+    }
+
     /// Everything that is kept, one thing after the other.
     pub fn visit(&self, visit: &mut dyn FnMut(&[u8])) {
         self.memory.hold().visit(visit);

@@ -230,6 +230,18 @@ where
     }
 }
 
+/// Runs a program to its end and gives what it printed; a world that is played has no programs.
+///
+/// # Errors
+///
+/// When it cannot be run.
+pub async fn output(mut program: tokio::process::Command) -> io::Result<std::process::Output> {
+    match current() {
+        Some(_) => Err(io::ErrorKind::Unsupported.into()),
+        None => program.output().await,
+    }
+}
+
 /// Puts a future into a world.
 pub fn within<F: Future>(world: Arc<dyn World>, future: F) -> Within<F> {
     Within {

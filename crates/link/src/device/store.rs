@@ -63,19 +63,36 @@ impl Store {
         })
     }
 
-    /// A store that lasts as long as one of its clones: for simulation.
+    /// A store that lasts as long as one of its clones: for simulation. It begins with an
+    /// [`Self::image`] of another.
     ///
     /// # Errors
     ///
     /// [`Code::StateUnusable`] when it cannot be made.
-    pub fn in_memory() -> Result<Self, DeviceError> {
+    pub fn in_memory(image: Option<&[u8]>) -> Result<Self, DeviceError> {
         let path = PathBuf::from("memory");
-        let mut db = Connection::open_in_memory().map_err(|error| unusable(&path, &error))?;
-        set_up(&mut db).map_err(|error| unusable(&path, &error))?;
+        let open = || {
+            let mut db = Connection::open_in_memory()?;
+            if let Some(image) = image {
+                db.deserialize_read_exact("main", image, image.len(), false)?;
+            }
+            set_up(&mut db)?;
+            Ok(db)
+        };
+        let db = open().map_err(|error| unusable(&path, &error))?;
         Ok(Self {
             db: Arc::new(Mutex::new(db)),
             path: Arc::new(path),
         })
+    }
+
+    /// All that it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::StateUnusable`] when it cannot be read.
+    pub fn image(&self) -> Result<Vec<u8>, DeviceError> {
+        self.with(|db| Ok(db.serialize("main")?.to_vec()))
     }
 
     /// The keys of this device, which are made when it has none.

@@ -9,6 +9,7 @@ use farhelm_proto::{CommandId, PeerId, StreamId, Timestamp, limits};
 use crate::store::{Outcome, Sealed, StoreError, Tables, Waiting, Write};
 
 /// Everything in maps.
+#[derive(Clone)]
 pub(crate) struct Memory {
     id: [u8; 16],
     streams: HashMap<(PeerId, StreamId), Vec<Sealed>>,
@@ -18,13 +19,14 @@ pub(crate) struct Memory {
     next_key: i64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Mailbox {
     waiting: BTreeMap<i64, Letter>,
     /// Where each letter is; none when it was taken, with the end of that memory.
     known: HashMap<(PeerId, CommandId), Known>,
 }
 
+#[derive(Clone)]
 struct Letter {
     from: PeerId,
     id: CommandId,
@@ -32,12 +34,13 @@ struct Letter {
     bytes: Bytes,
 }
 
+#[derive(Clone)]
 enum Known {
     Waiting(i64),
     Taken(Timestamp),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Blobs {
     by_name: HashMap<[u8; 32], Bytes>,
     oldest: VecDeque<[u8; 32]>,
