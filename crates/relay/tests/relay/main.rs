@@ -8,6 +8,7 @@
 mod blobs;
 mod common;
 mod connections;
+mod crowd;
 mod detour;
 mod http;
 mod letters;

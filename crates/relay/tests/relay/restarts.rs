@@ -285,7 +285,7 @@ async fn f30_a_relay_without_a_free_descriptor_keeps_its_peers_and_takes_others_
 }
 
 /// The real binary, on any port.
-fn spawn(data: &std::path::Path) -> (Child, SocketAddr) {
+pub(crate) fn spawn(data: &std::path::Path) -> (Child, SocketAddr) {
     spawn_as(Command::new(env!("CARGO_BIN_EXE_farhelm-relay")), data)
 }
 
@@ -312,7 +312,7 @@ fn spawn_as(mut command: Command, data: &std::path::Path) -> (Child, SocketAddr)
     (child, address)
 }
 
-async fn dial(address: SocketAddr, seed: u8, role: Role) -> Peer {
+pub(crate) async fn dial(address: SocketAddr, seed: u8, role: Role) -> Peer {
     let stream = TcpStream::connect(address).await.unwrap();
     let (socket, _) = tokio_tungstenite::client_async(format!("ws://{address}/v1/link"), stream)
         .await
