@@ -46,6 +46,7 @@ test: setup ## Everything: all suites below, and what `make check` looks at
 	$(MAKE) --no-print-directory web
 	$(MAKE) --no-print-directory test-web
 	$(MAKE) --no-print-directory test-rust
+	$(MAKE) --no-print-directory test-evil
 	$(MAKE) --no-print-directory test-agents
 	$(MAKE) --no-print-directory e2e
 	$(MAKE) --no-print-directory test-up
@@ -70,7 +71,8 @@ tidy: ## The rules of the house, as tests
 	cargo test --locked --quiet -p farhelm-sim --test tidy --test typescript
 
 # Without cargo-nextest the tests run with cargo alone, which cannot leave out one binary by name.
-CLI_TESTS := $(filter-out agents,$(basename $(notdir $(wildcard crates/cli/tests/*.rs))))
+CLI_TESTS := $(filter-out agents,$(basename $(notdir $(wildcard crates/cli/tests/*.rs)))) \
+	$(notdir $(patsubst %/main.rs,%,$(wildcard crates/cli/tests/*/main.rs)))
 
 test-rust: ## Everything in Rust that needs no agents and no browser
 ifneq ($(NEXTEST),)

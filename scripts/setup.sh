@@ -27,6 +27,9 @@ missing_packages() {
     has git || echo git
     [ -x /usr/bin/chromium ] || echo chromium
     has flock || echo util-linux
+    has ip || echo iproute2
+    # A server that a developer's machine need not get for one test, which says when it is skipped.
+    [ -z "${CI:-}" ] || has nginx || [ -x /usr/sbin/nginx ] || echo nginx-light
 }
 
 install_packages() {
@@ -48,7 +51,8 @@ install_packages() {
 }
 
 apt_install() {
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    # RUNLEVEL keeps what is installed from being started as a service.
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get install -y -qq --no-install-recommends "$@" >/dev/null </dev/null
 }
 
