@@ -295,9 +295,9 @@ impl Actor {
         }
     }
 
-    /// The host refuses the keys of a stream.
+    /// The host refuses the keys of a stream; whoever has got them meanwhile does not mind.
     pub(super) fn no_keys(&mut self, stream: StreamId, error: &DeviceError) {
-        if stream == self.home.reader.stream() {
+        if stream == self.home.reader.stream() && self.home.reader.blocked().is_some() {
             self.home.alarm = Some(error.clone());
             for (_, reply) in self.waiting.drain(..) {
                 drop(reply.send(Err(error.clone())));
@@ -306,7 +306,7 @@ impl Actor {
         for log in self
             .logs
             .values_mut()
-            .filter(|log| log.reader.stream() == stream)
+            .filter(|log| log.reader.stream() == stream && log.reader.blocked().is_some())
         {
             log.fail(error.clone());
         }
