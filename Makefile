@@ -129,6 +129,9 @@ e2e: web/dist/index.html ## The web app in Chromium against real programs
 sim: ## Many plans of the simulation (SEEDS=100000, or a range: SEEDS=5000-6000)
 	SEEDS=$(or $(SEEDS),100000) cargo test --locked -p farhelm-sim --test simulation long -- --nocapture
 
+mutants: ## Promises broken on purpose, in a copy; the simulation must notice each
+	scripts/mutants.sh
+
 bench: build ## The relay beside yardsticks, interleaved, printed as ratios; and what is shipped, weighed (ARGS=--full)
 	cargo run --release --locked -p farhelm-bench -- all $(ARGS)
 

@@ -56,6 +56,8 @@ acts! {
     Decide = "decide", 30;
     /// Two devices answer the same question, differently.
     DecideTwice = "decide-twice", 6;
+    /// A device answers a question that is not the one it names, as if it had shown another.
+    DecideWrong = "decide-wrong", 4;
     /// A device stops the turn.
     Cancel = "cancel", 6;
     /// A device gives a session a title.
@@ -109,7 +111,7 @@ impl Plan {
         let mut chance = Chance::new(seed);
         let devices = small(&mut chance, 3);
         let sessions = small(&mut chance, 3);
-        let count = chance.between(6, 26);
+        let count = chance.between(5, 22);
         let all: u64 = ACTS.iter().map(|(_, _, weight)| weight).sum();
         let steps = (0..count).map(|_| {
             let mut luck = chance.below(all);
@@ -183,6 +185,7 @@ fn how_much(act: Act, chance: &mut Chance) -> u64 {
         | Act::Withdraw
         | Act::Decide
         | Act::DecideTwice
+        | Act::DecideWrong
         | Act::Cancel
         | Act::Rename
         | Act::Resume

@@ -350,9 +350,10 @@ impl Run {
             | Act::End
             | Act::Start
             | Act::Revoke => self.act_of_device(step),
+            Act::DecideWrong => self.decide(whom, what, much, true),
             Act::DecideTwice => {
                 for (device, option) in [(whom, 0), (whom + 1, 2)] {
-                    self.decide(device, what, option);
+                    self.decide(device, what, option, false);
                 }
             }
             Act::PromptHere => {
@@ -455,7 +456,7 @@ impl Run {
                 Command::WithdrawPrompt { session, prompt }
             }
             Act::Decide => {
-                self.decide(whom, what, much);
+                self.decide(whom, what, much, false);
                 return;
             }
             Act::Cancel => Command::CancelTurn { session },
@@ -475,7 +476,7 @@ impl Run {
     }
 
     /// A device answers a question that it shows.
-    fn decide(&self, whom: usize, what: usize, much: u64) {
+    fn decide(&self, whom: usize, what: usize, much: u64, is_wrong: bool) {
         let device = &self.devices[whom % self.devices.len()];
         let decision = {
             let shown = hold(&device.shown);
@@ -491,7 +492,12 @@ impl Run {
             let (session, state) = asking[what % asking.len()];
             decision(session, state, what, much)
         };
-        if let Some(decision) = decision {
+        if let Some(mut decision) = decision {
+            if let Command::DecideApproval { digest, .. } = &mut decision
+                && is_wrong
+            {
+                *digest = "0".repeat(64);
+            }
             device.send(decision, 0);
         }
     }

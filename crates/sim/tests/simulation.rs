@@ -4,6 +4,7 @@
 //! `SEEDS=1000-2000` or `SEEDS=100000` plays many in `long`; `PLAN=file` plays a plan that was kept.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use farhelm_sim::plan::Plan;
 use farhelm_sim::run::{Report, play};
@@ -109,11 +110,20 @@ fn long() {
         None => (1_000_000, 1_000_000 + seeds.parse::<u64>().unwrap()),
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for thread in 0..threads {
+            let is_over = &is_over;
             scope.spawn(move || {
                 for seed in (from + thread..to).step_by(usize::try_from(threads).unwrap()) {
-                    all_hold(seed..seed + 1);
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let held = std::panic::catch_unwind(|| all_hold(seed..seed + 1));
+                    if let Err(broken) = held {
+                        is_over.store(true, Ordering::Relaxed);
+                        std::panic::resume_unwind(broken);
+                    }
                 }
             });
         }

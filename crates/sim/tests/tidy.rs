@@ -592,3 +592,16 @@ fn root() -> PathBuf {
         .canonicalize()
         .unwrap()
 }
+
+#[test]
+fn the_mutants_fit_the_sources() {
+    let patch = root().join("crates/sim/mutants.patch");
+    let applied = Command::new("git")
+        .args(["apply", "--check"])
+        .arg(&patch)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&applied.stderr).into_owned();
+    assert!(applied.status.success(), "make the patch anew: {said}");
+}
