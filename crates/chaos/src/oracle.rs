@@ -201,7 +201,10 @@ fn said(told: &Told, agent: &Agent, verdict: &mut Verdict) {
                 shown.next();
             }
             Some((message, words))
-                if message == id && !is_last_run && text.starts_with(words.as_str()) =>
+                if message == id
+                    && !is_last_run
+                    && cut_in != Some(*run)
+                    && text.starts_with(words.as_str()) =>
             {
                 shown.next();
                 cut_in = Some(*run);
