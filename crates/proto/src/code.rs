@@ -65,7 +65,7 @@ codes! {
     19 NotARelay = "not_a_relay", true, "something else than a relay answered at that address; check the address, or what stands in between";
     20 BadLink = "bad_link", false, "the pairing link is cut off or not a farhelm link; copy it whole";
     21 LinkExpired = "link_expired", false, "the pairing link has expired; make a new one with `farhelm pair`";
-    22 LinkUsed = "link_used", false, "the pairing link was already used; make a new one with `farhelm pair`";
+    22 LinkUsed = "link_used", false, "the pairing link was already used, or newer ones took its place; make a new one with `farhelm pair`";
     23 WrongSecret = "wrong_secret", false, "the pairing link does not belong to this host; copy it whole or make a new one";
     24 PairingRefused = "pairing_refused", false, "the pairing was refused on the host";
     30 BadSeal = "bad_seal", false, "a sealed message did not open; it was altered or not meant for this peer";

@@ -23,7 +23,7 @@ export const CODES = [
 	{ number: 19, word: 'not_a_relay', sentence: "something else than a relay answered at that address; check the address, or what stands in between", retry: true },
 	{ number: 20, word: 'bad_link', sentence: "the pairing link is cut off or not a farhelm link; copy it whole", retry: false },
 	{ number: 21, word: 'link_expired', sentence: "the pairing link has expired; make a new one with `farhelm pair`", retry: false },
-	{ number: 22, word: 'link_used', sentence: "the pairing link was already used; make a new one with `farhelm pair`", retry: false },
+	{ number: 22, word: 'link_used', sentence: "the pairing link was already used, or newer ones took its place; make a new one with `farhelm pair`", retry: false },
 	{ number: 23, word: 'wrong_secret', sentence: "the pairing link does not belong to this host; copy it whole or make a new one", retry: false },
 	{ number: 24, word: 'pairing_refused', sentence: "the pairing was refused on the host", retry: false },
 	{ number: 30, word: 'bad_seal', sentence: "a sealed message did not open; it was altered or not meant for this peer", retry: false },

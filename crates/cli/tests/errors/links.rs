@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use farhelm_core::pairing::Link;
+use farhelm_proto::limits::OPEN_OFFERS;
 use serde_json::Value;
 
 use crate::support::{Station, folder, free_port};
@@ -169,6 +170,24 @@ fn a_code_that_nobody_shows_lets_nobody_in() {
         serde_json::json!([])
     );
     scene.host.ok(&["pair", "--accept", &code.replace(' ', "")]);
+    assert!(joining.wait().success());
+}
+
+#[test]
+fn s16_a_new_link_takes_the_place_of_the_oldest_that_nobody_has_used() {
+    let scene = Scene::new();
+    let mut waiting = scene.phone.join(&scene.link(), "phone");
+    let code = waiting.code();
+    let oldest = scene.link();
+    // As many as may be open, with the one that is being used.
+    let newer: Vec<String> = (1..OPEN_OFFERS).map(|_| scene.link()).collect();
+    let late = scene.station("late");
+    late.refuses(&["join", &oldest], 1, "link_used", &["`farhelm pair`"]);
+    scene.host.ok(&["pair", "--accept", &code]);
+    assert!(waiting.wait().success(), "the one in use is left alone");
+    let mut joining = late.join(&newer[0], "late");
+    let code = joining.code();
+    scene.host.ok(&["pair", "--accept", &code]);
     assert!(joining.wait().success());
 }
 

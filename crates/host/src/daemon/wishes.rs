@@ -1,5 +1,7 @@
 //! Wishes to the host itself: sessions, pairings, devices, keys.
 
+use std::collections::BTreeMap;
+
 use farhelm_core::command::{Command, Delivery, Outcome, Rejection};
 use farhelm_core::event::{Author, HostEvent};
 use farhelm_core::grant::{Capability, Grant};
@@ -141,8 +143,13 @@ impl Daemon {
 
     async fn open_pairing(&mut self, asker: Option<&Asker>) -> Decided {
         if self.offers.len() >= OPEN_OFFERS {
-            let text = "too many pairing links are open; use one, or wait until they expire";
-            return Ok(Err(Rejection::because(Code::Full, text)));
+            // Who asks for a link wants that one, and not those that nobody has used.
+            let Some(oldest) = oldest_unused(&self.offers) else {
+                let text = "too many devices wait for a word; see `farhelm devices`";
+                return Ok(Err(Rejection::because(Code::Full, text)));
+            };
+            self.offers.remove(&oldest);
+            self.shared.uplink.close_offer(oldest, None);
         }
         let offer = Offer::new(random(), now());
         let link = Link {
@@ -317,4 +324,12 @@ pub(crate) fn no_agent() -> Rejection {
         "no agent was found on the PATH; install one (npm install -g @anthropic-ai/claude-code, opencode-ai or \
          @google/gemini-cli), or name one with --agent or --agent-cmd; `--agent scripted` needs nothing",
     )
+}
+
+/// The pairing that was opened first of those with which no device has come.
+fn oldest_unused(offers: &BTreeMap<OfferId, Offer>) -> Option<OfferId> {
+    let unused = offers.iter().filter(|(_, offer)| offer.waiting().is_none());
+    unused
+        .min_by_key(|(_, offer)| offer.until())
+        .map(|(id, _)| *id)
 }
