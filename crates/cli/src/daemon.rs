@@ -112,7 +112,8 @@ pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Resul
     // Apart from the terminal that started it. It fails only for a leader, who is apart already.
     let _apart = rustix::process::setsid().is_ok();
     let home = Home::open(home.to_owned())?;
-    let _lock = lock(&home, wait).await?;
+    // Given back by the kernel: who gets it next may rely on this process being gone.
+    std::mem::forget(lock(&home, wait).await?);
     start_log(&home);
     let mut config = Config::read(&home.config())?;
     config.relay = relay.or(config.relay);

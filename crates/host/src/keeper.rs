@@ -26,6 +26,7 @@ mod stderr;
 mod tape;
 mod wire;
 
+pub use folder::{end_by_force, living};
 pub use hold::{Spec, main, run};
 pub use processes::{Processes, Spawn};
 pub use raw::files_of as raw_files;

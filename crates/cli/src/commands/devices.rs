@@ -2,6 +2,7 @@
 
 use farhelm_core::command::Command;
 use farhelm_host::home::Home;
+use farhelm_host::keeper;
 use farhelm_host::local::{LocalClient, LocalRequest, socket_of};
 use farhelm_proto::Code;
 
@@ -16,7 +17,7 @@ use crate::sending::apply;
 use crate::station::{Station, instant, patiently, status as daemon_status};
 
 /// How long a daemon may take to end: its agents are asked, told, and killed.
-const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
+const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 pub(super) async fn list(context: &Context) -> Result<(), Failure> {
     let overview = context.station().await?.overview().await?;
@@ -164,13 +165,69 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
 
 pub(super) async fn down(context: &Context) -> Result<(), Failure> {
     let local = LocalClient::new(&socket_of(&context.home));
-    let daemon = daemon_status(&local).await?;
-    local.ask_once(&LocalRequest::Down).await?;
-    wait_for_end(context, daemon.pid).await?;
+    let agents = keeper::living(&context.home).len();
+    let running = match daemon_status(&local).await {
+        Err(failure) if failure.code == Code::NotRunning && agents > 0 => None,
+        found => Some(found?),
+    };
+    // Agents go on without a daemon. One that is started for it asks them to end, and writes down
+    // what became of them.
+    let ending = match &running {
+        Some(daemon) => Ok(daemon.pid),
+        None => started(context, &local).await,
+    };
+    match ending {
+        Ok(pid) => {
+            local.ask_once(&LocalRequest::Down).await?;
+            wait_for_end(context, pid).await?;
+        }
+        Err(failure) => output::note(&format!(
+            "no daemon can be started to ask the agents to end, so they are killed: {}",
+            failure.message
+        )),
+    }
+    end_by_force(context).await?;
+    let left = keeper::living(&context.home).len();
+    if left > 0 {
+        let text = format!(
+            "{left} agents go on; either another daemon has started meanwhile, or they cannot be ended"
+        );
+        return Err(Failure::new(Code::Timeout, text));
+    }
     if context.json {
-        output::json(&serde_json::json!({ "outcome": "down" }));
-    } else {
-        output::line("the daemon and its agents have ended");
+        output::json(&serde_json::json!({ "outcome": "down", "agents": agents }));
+        return Ok(());
+    }
+    let agents = match agents {
+        1 => "1 agent".to_owned(),
+        count => format!("{count} agents"),
+    };
+    output::line(&match running {
+        Some(_) => format!("the daemon has ended, and {agents}"),
+        None => format!("no daemon was running; {agents} that went on without one have ended"),
+    });
+    Ok(())
+}
+
+/// Starts a daemon; gives its process.
+async fn started(context: &Context, local: &LocalClient) -> Result<u32, Failure> {
+    crate::daemon::ensure(&context.home, None).await?;
+    Ok(daemon_status(local).await?.pid)
+}
+
+/// Ends the agents that did not end when they were asked; leaves them to a daemon that has started
+/// in the meantime.
+async fn end_by_force(context: &Context) -> Result<(), Failure> {
+    let home = Home::open(context.home.clone())?;
+    let forced = tokio::task::spawn_blocking(move || {
+        let Ok(_lock) = home.lock() else { return 0 };
+        keeper::end_by_force(home.path())
+    });
+    let forced = forced.await.map_err(Failure::internal)?;
+    if forced > 0 {
+        output::note(&format!(
+            "{forced} of the agents did not end when asked, and were killed"
+        ));
     }
     Ok(())
 }

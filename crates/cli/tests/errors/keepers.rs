@@ -238,10 +238,7 @@ fn f02_a_keeper_that_is_killed_takes_its_agent_along_and_the_session_says_so() {
     let host = Station::new(world.path());
     let (session, agent) = begin(&host, world.path(), "hello");
     host.wait_for_question();
-    let stat = std::fs::read_to_string(format!("/proc/{agent}/stat")).unwrap();
-    let keeper = stat.rsplit_once(") ").unwrap().1;
-    let keeper: u32 = keeper.split(' ').nth(1).unwrap().parse().unwrap();
-    send(keeper, Signal::KILL);
+    send(keeper_of(agent), Signal::KILL);
     let notice = host.wait_for_nth(&session, "noticed", 1);
     assert_eq!(notice["code"], "keeper_lost");
     host.wait_for_nth(&session, "agent_exited", 1);
@@ -252,6 +249,70 @@ fn f02_a_keeper_that_is_killed_takes_its_agent_along_and_the_session_says_so() {
         host.wait_for_nth(&session, "agent_started", 2)["resumed"],
         true
     );
+}
+
+/// The keeper of an agent.
+fn keeper_of(agent: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{agent}/stat")).unwrap();
+    let rest = stat.rsplit_once(") ").unwrap().1;
+    rest.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn f36_an_agent_of_another_version_is_ended_and_the_session_says_so_and_can_be_resumed() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(world.path());
+    // Its keeper says to every daemon but the first that it is of another version.
+    let mut first = run(&host, Some("keeper.version=error:eio@2-"));
+    let (session, agent) = begin(&host, world.path(), "hello");
+    host.wait_for_question();
+    first.end(Signal::KILL);
+    assert!(is_alive(agent));
+    let _second = run(&host, None);
+    let notice = host.wait_for_nth(&session, "noticed", 1);
+    assert_eq!(notice["code"], "unsupported_version");
+    let text = notice["text"].as_str().unwrap();
+    assert!(text.contains("`farhelm resume`"), "{text}");
+    host.wait_for_nth(&session, "agent_exited", 1);
+    assert!(!is_alive(agent));
+    assert_eq!(host.json(&["approvals"]), json!([]));
+    host.ok(&["resume", &session]);
+    let started = host.wait_for_nth(&session, "agent_started", 2);
+    assert_eq!(started["resumed"], true);
+}
+
+#[test]
+fn down_ends_the_agents_also_where_no_daemon_runs() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(world.path());
+    let (session, agent) = begin(&host, world.path(), "hello");
+    host.wait_for_question();
+    kill_daemon(&host);
+    assert!(is_alive(agent));
+    let said = host.json(&["down"]);
+    assert_eq!(said, json!({"outcome": "down", "agents": 1}));
+    assert!(!is_alive(agent));
+    host.refuses(&["down"], 3, "not_running", &[]);
+    let _daemon = run(&host, None);
+    assert_eq!(count(&host.log_of(&session), "agent_exited"), 1);
+}
+
+#[test]
+fn down_kills_a_keeper_that_does_not_listen_and_its_agent() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(world.path());
+    let (session, agent) = begin(&host, world.path(), "hello");
+    host.wait_for_question();
+    let keeper = keeper_of(agent);
+    // Its daemon is gone as well, so that nothing but the state folder knows of them.
+    kill_daemon(&host);
+    send(keeper, Signal::STOP);
+    let output = host.run(&["down"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.contains("were killed"), "{output:?}");
+    assert!(!is_alive(agent) && !is_alive(keeper));
+    let _daemon = run(&host, None);
+    host.wait_for_nth(&session, "agent_exited", 1);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use farhelm_proto::SessionId;
 use rustix::fs::{FlockOperation, flock};
@@ -107,6 +108,26 @@ impl Folder {
         serde_json::from_slice(&fs::read(self.path.join("note")).ok()?).ok()
     }
 
+    /// Kills a living keeper and all that its agent has started, and clears its folder away; whether
+    /// it is gone. Nobody is killed whom the note does not name beyond doubt.
+    pub(super) fn end_by_force(&self) -> bool {
+        let Some(note) = self.note() else {
+            return false;
+        };
+        note.end_keeper();
+        let deadline = Instant::now() + GONE_WITHIN;
+        // The kernel gives the lock back when the keeper is gone.
+        while Instant::now() < deadline {
+            if let Ok(Some(_lock)) = self.lock() {
+                note.end_all();
+                self.clear();
+                return true;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        false
+    }
+
     /// Removes everything of a keeper that is going, or dead; only for the holder of the lock.
     pub(super) fn clear(&self) {
         if let Some(note) = self.note() {
@@ -114,6 +135,29 @@ impl Folder {
         }
         drop(fs::remove_dir_all(&self.path));
     }
+}
+
+/// The sessions of a state folder whose keepers live.
+#[must_use]
+pub fn living(home: &Path) -> Vec<SessionId> {
+    let mut sessions = Folder::list(home);
+    sessions.retain(|session| matches!(Folder::of(home, *session).lock(), Ok(None)));
+    sessions
+}
+
+/// Ends by force the keepers that still live, with everything that their agents started. For the
+/// holder of the state folder's lock, when a daemon could not end them: nobody is asked, and what
+/// an agent said last stays for the next daemon only as far as a session's log has it.
+///
+/// Says for how many sessions that was done.
+pub fn end_by_force(home: &Path) -> usize {
+    // One whose end was taken is on its way out.
+    let deadline = Instant::now() + LEAVES_WITHIN;
+    while !living(home).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    let folders = living(home).into_iter().map(|id| Folder::of(home, id));
+    folders.filter(Folder::end_by_force).count()
 }
 
 impl Note {
@@ -125,6 +169,18 @@ impl Note {
             pid,
             started: Process::read(pid).map(|process| process.started),
             socket,
+        }
+    }
+
+    /// Ends the keeper itself, if its number is still its own.
+    fn end_keeper(&self) {
+        let is_it = self.boot.is_some()
+            && self.boot == boot()
+            && self.started.is_some()
+            && Process::read(self.pid).map(|process| process.started) == self.started;
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        if let (true, Some(pid)) = (is_it, pid) {
+            rustix::process::kill_process(pid, Signal::KILL).unwrap_or_default();
         }
     }
 
@@ -205,6 +261,12 @@ fn boot() -> Option<String> {
     Some(id.trim().to_owned())
 }
 
+/// How long a keeper that was let go may take to be gone.
+const LEAVES_WITHIN: Duration = Duration::from_secs(3);
+/// How long one that is killed may take.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long it is waited before the next look.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How often it is looked for processes that are left.
 const ROUNDS: usize = 64;
 

@@ -349,7 +349,7 @@ impl Keeper {
         });
         let refusal = if !signed {
             Some(Refusal::BadProof)
-        } else if prove.version != VERSION {
+        } else if prove.version != VERSION || fail::error("keeper.version").is_err() {
             Some(Refusal::Version)
         } else {
             (prove.generation < self.generation).then_some(Refusal::Superseded)

@@ -93,6 +93,7 @@ impl Processes {
             }
             match self.knock(&folder, session).await {
                 Ok(kept) => return Ok(Some(kept)),
+                Err(Closed::Refused(Refusal::Version)) => return Err(end_foreign(folder).await),
                 Err(Closed::Refused(refusal)) => return Err(refused(refusal)),
                 // It may be on its way up, or just going.
                 Err(Closed::Io(error)) if tokio::time::Instant::now() >= patience => {
@@ -119,6 +120,9 @@ impl Processes {
         };
         if challenge.session != session {
             return Err(io::Error::other("it is another session's").into());
+        }
+        if challenge.version != VERSION {
+            return Err(Closed::Refused(Refusal::Version));
         }
         wire.say(&Frame::Prove(self.prove(&challenge))).await?;
         let answer = within(wire.read()).await?;
@@ -182,6 +186,16 @@ fn clear_if_dead(folder: &Folder, session: SessionId) -> bool {
     true
 }
 
+/// Ends a keeper of another version with its agent: nobody can speak with it any more.
+async fn end_foreign(folder: Folder) -> AgentError {
+    let ended = farhelm_world::blocking(move || folder.end_by_force()).await;
+    if ended.unwrap_or_default() {
+        return refused(Refusal::Version);
+    }
+    let text = "the agent's keeper is of another version of farhelm, and cannot be ended";
+    AgentError::new(Code::Timeout, text)
+}
+
 /// Starts a process that is a keeper, out of this very program.
 async fn spawn(spec: Spec) -> Result<(), AgentError> {
     let failed = |error: io::Error| {
@@ -241,7 +255,8 @@ fn refused(refusal: Refusal) -> AgentError {
         ),
         Refusal::Version => AgentError::new(
             Code::UnsupportedVersion,
-            "the agent's keeper is of another version of farhelm",
+            "the agent's program was held by another version of farhelm, which this one cannot speak with, \
+             and was ended; `farhelm resume` starts it again with its conversation",
         ),
     }
 }

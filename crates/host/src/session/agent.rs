@@ -387,6 +387,13 @@ impl SessionActor {
                 tracing::warn!(session = %self.id, %error, "the session is left alone");
                 self.is_superseded = true;
             }
+            Err(error) if error.code == Code::UnsupportedVersion => {
+                self.note_foreign(error.text, batch);
+                match self.agent {
+                    Some(_) => self.take_loss(batch),
+                    None => self.do_without(batch).await?,
+                }
+            }
             Err(_) if self.shared.ends_agents() => {}
             Err(error) => {
                 tracing::warn!(session = %self.id, %error, "the session waits for its agent's keeper");
@@ -458,8 +465,16 @@ impl SessionActor {
         if self.session.ended {
             return Ok(());
         }
-        let row = self.shared.journal.agent(self.id).await?;
-        let row = row.and_then(|(_, text)| serde_json::from_str::<Row<Saved>>(&text).ok());
+        let row = match self.shared.journal.agent(self.id).await? {
+            Some((_, text)) => {
+                let row = serde_json::from_str::<Row<Saved>>(&text).ok();
+                if row.is_none() && matches!(self.session.program, Program::Up { .. }) {
+                    self.note_foreign(UNREADABLE.to_owned(), batch);
+                }
+                row
+            }
+            None => None,
+        };
         self.vitals.keeper_is(false);
         match (row, &self.session.program) {
             (Some(Row::Gone(_)) | None, Program::Starting { agent_session }) => {
@@ -477,6 +492,15 @@ impl SessionActor {
             (Some(Row::Running(_) | Row::Gone(_)) | None, Program::Gone { .. }) => {}
         }
         Ok(())
+    }
+
+    /// Says that a run is over because another version of farhelm began it.
+    fn note_foreign(&mut self, text: String, batch: &mut Batch) {
+        tracing::warn!(session = %self.id, "the session's agent was another version's");
+        if !self.session.ended {
+            let code = Code::UnsupportedVersion;
+            self.decide_said(Said::Notice { code, text }, batch);
+        }
     }
 
     fn note_lost(&mut self, batch: &mut Batch) {
@@ -550,6 +574,9 @@ pub(crate) fn too_many() -> AgentError {
     AgentError::new(Code::TooManyAgents, Code::TooManyAgents.sentence())
 }
 
+/// What is said of a run that cannot be taken up.
+const UNREADABLE: &str = "what is kept of the agent's run was written by another version of farhelm, so the run is \
+                          over; `farhelm resume` starts the agent again with its conversation";
 /// How long it is waited before a keeper that does not answer is looked for again.
 const REACH_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// How much of a kept standard error is shown.
