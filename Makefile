@@ -13,7 +13,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 WEB_INPUTS := $(shell find web/src web/public web/scripts -type f 2>/dev/null) web/index.html web/package.json \
 	web/package-lock.json web/vite.config.ts web/svelte.config.js web/tsconfig.json
 
-.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-evil test-up chaos bench-chaos soak e2e bench types clean
+.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-evil test-up chaos bench-chaos soak soak-sim sim mutants e2e bench types clean
 
 help: ## Lists the recipes
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -128,6 +128,12 @@ e2e: web/dist/index.html ## The web app in Chromium against real programs
 
 sim: ## Many plans of the simulation (SEEDS=100000, or a range: SEEDS=5000-6000)
 	SEEDS=$(or $(SEEDS),100000) cargo test --locked -p farhelm-sim --test simulation long -- --nocapture
+
+# How many hours the soak on a played clock goes on.
+HOURS ?= 24
+
+soak-sim: ## A day and more of faults on a played clock (HOURS=24, SEED=34)
+	HOURS=$(HOURS) cargo test --locked -p farhelm-sim --test simulation f34 -- --nocapture
 
 mutants: ## Promises broken on purpose, in a copy; the simulation must notice each
 	scripts/mutants.sh

@@ -112,34 +112,41 @@ impl Plan {
         let devices = small(&mut chance, 3);
         let sessions = small(&mut chance, 3);
         let count = chance.between(5, 22);
-        let all: u64 = ACTS.iter().map(|(_, _, weight)| weight).sum();
-        let steps = (0..count).map(|_| {
-            let mut luck = chance.below(all);
-            let drawn = ACTS.iter().find(|(_, _, weight)| {
-                let hit = luck < *weight;
-                luck = luck.saturating_sub(*weight);
-                hit
-            });
-            let act = drawn.map_or(Act::Prompt, |(act, _, _)| *act);
-            let wait = match chance.below(10) {
-                0 => 0,
-                1..=5 => chance.below(300),
-                6..=8 => chance.below(3_000),
-                _ => chance.below(30_000),
-            };
-            Step {
-                wait,
-                act,
-                whom: usize::from(chance.any().to_le_bytes()[0]),
-                what: usize::from(chance.any().to_le_bytes()[0]),
-                much: how_much(act, &mut chance),
-            }
-        });
         Self {
             seed,
             devices,
             sessions,
-            steps: steps.collect(),
+            steps: (0..count).map(|_| step(&mut chance)).collect(),
+        }
+    }
+
+    /// A plan that goes on for so many hours, with something every fifteen seconds or so. Nobody leaves and no session
+    /// ends in it, so that as much goes on in its last hour as in its first.
+    #[must_use]
+    pub fn long(seed: u64, hours: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let mut steps = Vec::new();
+        let mut left = hours * 3_600_000;
+        while left > 0 {
+            let mut next = step(&mut chance);
+            if matches!(
+                next.act,
+                Act::Revoke | Act::RevokeHere | Act::Pair | Act::End | Act::Start
+            ) {
+                continue;
+            }
+            if chance.once_in(4) {
+                next.wait = chance.below(100_000);
+            }
+            next.wait = next.wait.min(left);
+            left -= next.wait;
+            steps.push(next);
+        }
+        Self {
+            seed,
+            devices: 3,
+            sessions: 3,
+            steps,
         }
     }
 
@@ -152,6 +159,31 @@ impl Plan {
             steps,
             ..self.clone()
         }
+    }
+}
+
+/// Anything, as often as it should come.
+fn step(chance: &mut Chance) -> Step {
+    let all: u64 = ACTS.iter().map(|(_, _, weight)| weight).sum();
+    let mut luck = chance.below(all);
+    let drawn = ACTS.iter().find(|(_, _, weight)| {
+        let hit = luck < *weight;
+        luck = luck.saturating_sub(*weight);
+        hit
+    });
+    let act = drawn.map_or(Act::Prompt, |(act, _, _)| *act);
+    let wait = match chance.below(10) {
+        0 => 0,
+        1..=5 => chance.below(300),
+        6..=8 => chance.below(3_000),
+        _ => chance.below(30_000),
+    };
+    Step {
+        wait,
+        act,
+        whom: usize::from(chance.any().to_le_bytes()[0]),
+        what: usize::from(chance.any().to_le_bytes()[0]),
+        much: how_much(act, chance),
     }
 }
 

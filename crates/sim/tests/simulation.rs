@@ -79,6 +79,31 @@ fn a_run_is_no_idle_one() {
     assert!(events > 20 * 15, "{events} events only");
 }
 
+/// A day and more, when its hours are given: `make soak-sim`. An hour of it is played by every test run.
+#[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "whoever asks for hours wants to know what they were"
+)]
+fn f34_hours_of_faults_break_no_promise() {
+    let hours = std::env::var("HOURS").map_or(1, |hours| hours.parse().unwrap());
+    let seed = std::env::var("SEED").map_or(34, |seed| seed.parse().unwrap());
+    let plan = Plan::long(seed, hours);
+    let report = play(&plan, false);
+    println!(
+        "{hours} h: {} steps, {} events, {} s on the played clock",
+        plan.steps.len(),
+        report.events,
+        report.millis / 1_000
+    );
+    assert!(
+        report.broken.is_empty(),
+        "SEED={seed} HOURS={hours}: {:#?}",
+        report.broken
+    );
+    assert!(report.millis >= hours * 3_600_000);
+}
+
 /// Plays one plan and shows everything, when one is named.
 #[test]
 fn one() {

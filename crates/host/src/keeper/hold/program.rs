@@ -291,9 +291,10 @@ impl Program {
     }
 
     fn terminate(&mut self) {
+        // Before its input ends, so that it is this that ends it.
+        self.signal(Signal::TERM);
         self.stdin = None;
         self.queue.clear();
-        self.signal(Signal::TERM);
         self.phase = Phase::Terminating(Instant::now() + self.grace);
     }
 
