@@ -1,6 +1,6 @@
 /** The connection: it never says "connected" when it is not, and comes back for ever. */
 import { beforeAll, expect, test } from 'vitest';
-import { encodeFrame } from '../src/engine/frames';
+import { type Body, decodeFrame, encodeFrame } from '../src/engine/frames';
 import type { Identity } from '../src/engine/identity';
 import { backoff, Link } from '../src/engine/link';
 import type { LinkView } from '../src/engine/views';
@@ -51,10 +51,17 @@ function bench(withDetours = false) {
   const clock = new FakeClock();
   const dialled: SocketEvents[] = [];
   const views: LinkView[] = [];
+  const hellos: Body<'hello'>[] = [];
+  let pings = 0;
+  const send = (message: Uint8Array<ArrayBuffer>) => {
+    const frame = decodeFrame(message);
+    if (frame.kind === 'hello') hellos.push(frame.body);
+    if (frame.kind === 'ping') pings += 1;
+  };
   const sockets = {
     connect: (_url: string, events: SocketEvents) => {
       dialled.push(events);
-      return { send: () => {}, close: () => {} };
+      return { send, close: () => {} };
     },
   };
   const roundabout: SocketEvents[] = [];
@@ -77,10 +84,20 @@ function bench(withDetours = false) {
   );
   const welcome = (by = dialled) => {
     by.at(-1)?.opened();
-    const body = { store: new Uint8Array(16), now: 1, agent: 'r/1', pingMillis: 2_000, deadMillis: 4_000 };
+    // As our relay grants it.
+    const deadMillis = Math.min(hellos.at(-1)?.deadMillis ?? 10_000, 10_000);
+    const pingMillis = deadMillis / 2;
+    const body = { store: new Uint8Array(16), now: 1, agent: 'r/1', pingMillis, deadMillis };
     by.at(-1)?.message(encodeFrame('welcome', body));
   };
-  return { clock, dialled, roundabout, link, views, welcome };
+  /** Seconds in which the relay answers. */
+  const live = (seconds: number) => {
+    for (let second = 0; second < seconds; second += 1) {
+      dialled.at(-1)?.message(encodeFrame('pong', 1));
+      clock.pass(1_000);
+    }
+  };
+  return { clock, dialled, roundabout, link, views, welcome, hellos, live, pings: () => pings };
 }
 
 test('it is connected from the welcome until the first silence that is too long', () => {
@@ -224,4 +241,47 @@ test('f13 a line that is too thin for the usual patience gets more, and not for 
   expect(silences[0]).toBeLessThanOrEqual(4_100);
   expect(silences.at(-1)).toBeGreaterThan(60_000);
   expect(silences.at(-1)).toBeLessThanOrEqual(70_000);
+});
+
+test('f12 while nobody looks it says less, on a connection of the usual pace', () => {
+  const { dialled, link, welcome, hellos, live, pings } = bench();
+  link.start();
+  welcome();
+  expect(hellos[0]?.deadMillis).toBe(4_000);
+  link.watch(false);
+  live(30);
+  // A glance begins the minute anew.
+  link.watch(true);
+  link.watch(false);
+  live(59);
+  expect(dialled.length).toBe(1);
+  live(2);
+  expect(dialled.length).toBe(2);
+  welcome();
+  expect(hellos[1]?.deadMillis).toBeNull();
+  const before = pings();
+  live(600);
+  expect(dialled.length, 'it is exchanged once').toBe(2);
+  expect(pings() - before).toBeLessThanOrEqual(120);
+});
+
+test.each([1, 92])('f12 a page that was hidden for %i s finds a dead line within 5 s', (seconds) => {
+  for (const nudged of [true, false]) {
+    const { clock, link, welcome, hellos, live } = bench();
+    link.start();
+    welcome();
+    link.watch(false);
+    for (let second = 0; second < seconds; second += 1) {
+      live(1);
+      if (link.view().state === 'connecting') welcome();
+    }
+    expect(link.view().state).toBe('connected');
+    link.watch(true);
+    if (nudged) link.nudge();
+    clock.pass(nudged ? 3_000 : 5_000);
+    expect(link.view().state).not.toBe('connected');
+    if (link.view().state === 'waiting') link.nudge();
+    welcome();
+    expect(hellos.at(-1)?.deadMillis, 'it is quick again').not.toBeNull();
+  }
 });

@@ -187,6 +187,7 @@ export class Engine {
       welcome: (welcome) => this.#enqueue(() => this.#welcomed(welcome)),
       frame: (frame) => this.#takeFrame(frame),
     });
+    this.#link.watch(this.#isWatched());
     this.#link.start();
   }
 
@@ -597,6 +598,7 @@ export class Engine {
         const before = this.#isWatched();
         if (message.watched) this.#unwatched.delete(from);
         else this.#unwatched.add(from);
+        this.#link?.watch(this.#isWatched());
         if (this.#isWatched() && !before) await this.#beat();
         return;
       }

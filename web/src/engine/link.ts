@@ -46,8 +46,10 @@ type State =
 const AGENT = 'farhelm-web/0.1';
 /** Longest time from dialling to `Welcome`. */
 const HANDSHAKE_MILLIS = 8_000;
-/** The silence after which a connection is to count as dead: somebody may be looking. */
+/** The silence after which a connection is to count as dead while somebody looks. */
 const WATCHED_MILLIS = 4_000;
+/** How long nobody may have looked before a connection is exchanged for one of the usual pace. */
+const REST_MILLIS = 60_000;
 /** A thin line may be busy with one long message; patience grows with each loss, up to here. */
 const MOST_PATIENCE_MILLIS = 64_000;
 /** Signs of life in a row after which patience is as at first. */
@@ -74,7 +76,12 @@ export class Link {
   #way: Way = 'websocket';
   /** Whether the detour is tried first. */
   #prefersDetour = false;
+  #isWatched = true;
+  /** Whether the connection was asked to count as dead early. */
+  #isQuick = false;
   #pings = 0;
+  #stopTick: () => void = () => {};
+  #stopRest: () => void = () => {};
   readonly #timers = new Set<() => void>();
   /** Names the connection, so that what an older one still says is not listened to. */
   #era = 0;
@@ -99,6 +106,17 @@ export class Link {
   nudge(): void {
     if (this.#state.kind === 'waiting') this.#dial();
     else if (this.#state.kind === 'open') this.#probe(NUDGE_MILLIS);
+  }
+
+  /**
+   * Whether somebody looks. A relay gives up what is silent for as long as was agreed at the
+   * beginning, so a slower pace needs another connection; a faster one needs only this side.
+   */
+  watch(isWatched: boolean): void {
+    if (this.#isWatched === isWatched) return;
+    this.#isWatched = isWatched;
+    this.#rest();
+    if (this.#state.kind === 'open') this.#tick(this.#state.welcome);
   }
 
   /** Sends when connected, and says whether it did. */
@@ -177,6 +195,7 @@ export class Link {
     if (this.#state.kind !== 'opening') return;
     const { socket } = this.#state;
     this.#become({ kind: 'proving', socket });
+    this.#isQuick = this.#isWatched;
     const hello = encodeFrame('hello', {
       oldest: OLDEST_VERSION,
       newest: VERSION,
@@ -185,7 +204,7 @@ export class Link {
       agent: AGENT,
       authority: this.#relay.host,
       generation: null,
-      deadMillis: this.#patience(WATCHED_MILLIS),
+      deadMillis: this.#isQuick ? this.#patience(WATCHED_MILLIS) : null,
     });
     socket.send(hello);
   }
@@ -232,15 +251,27 @@ export class Link {
       if (this.#prefersDetour) this.#tryAgain();
       this.#become({ kind: 'open', socket, since: this.#world.clock.now(), welcome: frame.body });
       this.#tick(frame.body);
+      this.#rest();
       this.#events.welcome(frame.body);
     }
   }
 
   #tick(welcome: Body<'welcome'>): void {
-    this.#timer(welcome.pingMillis, () => {
-      this.#probe(this.#patience(Math.max(welcome.deadMillis - welcome.pingMillis, 1_000)));
+    const most = this.#isWatched ? this.#patience(WATCHED_MILLIS) : welcome.deadMillis;
+    const dead = Math.min(welcome.deadMillis, most);
+    const every = Math.min(welcome.pingMillis, dead / 2);
+    this.#stopTick();
+    this.#stopTick = this.#timer(every, () => {
+      this.#probe(this.#patience(Math.max(dead - every, 1_000)));
       this.#tick(welcome);
     });
+  }
+
+  /** Nobody looks: after a while there is less to say, so that a phone may sleep. */
+  #rest(): void {
+    this.#stopRest();
+    if (this.#isWatched || !this.#isQuick || this.#state.kind !== 'open') return;
+    this.#stopRest = this.#timer(REST_MILLIS, () => this.#dial());
   }
 
   /** Asks for a sign of life; without one within `patience` the connection is given up. */
@@ -284,13 +315,17 @@ export class Link {
     if (era === this.#era) act();
   }
 
-  #timer(millis: number, then: () => void): void {
+  #timer(millis: number, then: () => void): () => void {
     const era = this.#era;
     const cancel = this.#world.clock.after(millis, () => {
       this.#timers.delete(cancel);
       this.#during(era, then);
     });
     this.#timers.add(cancel);
+    return () => {
+      this.#timers.delete(cancel);
+      cancel();
+    };
   }
 
   #clearTimers(): void {

@@ -38,6 +38,7 @@ export class Client {
   readonly unkept: Unkept;
   readonly selves: Selves;
   readonly #shown = new Map<string, { host: string; heard: (message: RowsHeard) => void }>();
+  #isWatched = true;
   readonly #wanted = new Map<string, Wanted>();
   readonly #port: Port;
   readonly #clock: Clock;
@@ -57,6 +58,13 @@ export class Client {
 
   send(message: ToEngine): void {
     this.#port.post(message);
+  }
+
+  /** Whether somebody looks at this page. */
+  watch(isWatched: boolean): void {
+    this.#isWatched = isWatched;
+    this.send({ type: 'watched', watched: isWatched });
+    if (isWatched) this.send({ type: 'nudge' });
   }
 
   /** Wishes for something; its id names it in the overview. */
@@ -120,6 +128,7 @@ export class Client {
     switch (message.type) {
       case 'ready':
         this.send({ type: 'hello' });
+        if (!this.#isWatched) this.watch(false);
         for (const [session, { host }] of this.#shown) this.send({ type: 'open', host, session });
         for (const wish of this.unkept.wishes) this.send(wish);
         return;
