@@ -1,6 +1,8 @@
 /** Every text that people read, in one place. Words as in the glossary. */
 import { CODES } from './protocol/codes';
 
+type Word = (typeof CODES)[number]['word'];
+
 export const strings = {
   app: 'Farhelm',
   loading: 'Opening…',
@@ -79,6 +81,9 @@ export const strings = {
     connecting: 'Connecting to the relay…',
     connected: (relay: string) => `Connected to ${relay}`,
     waiting: 'No connection to the relay',
+    byHttp: 'by plain HTTP',
+    byHttpShort: 'HTTP',
+    byHttpWhy: 'Something in between lets no WebSocket through. Everything works, a little slower.',
     short: 'No relay',
     shortConnecting: 'Connecting…',
     again: (seconds: number) => (seconds <= 0 ? 'trying again' : `trying again in ${seconds} s`),
@@ -131,6 +136,7 @@ export const strings = {
     turn: 'Session',
     connected: 'connected',
     away: 'not connected',
+    byHttp: 'connected, by plain HTTP',
     runs: 'runs',
     gone: 'does not run',
     unknown: 'unknown',
@@ -377,11 +383,207 @@ export const strings = {
   diffLabel: (path: string) => `Changes to ${path}`,
 } as const;
 
-/** What a code means and what to do, as a sentence. */
-export function sentence(code: string): string {
+/** What a code says to somebody who holds a phone, where the words of the program do not fit or give no advice. */
+const EXPLAINED: Readonly<Partial<Record<Word, { readonly title?: string; readonly todo: string }>>> = {
+  internal: {
+    title: 'something went wrong on the other side',
+    todo: 'Try again; if it stays so, the log of the host or of the relay has the detail',
+  },
+  unsupported_version: {
+    title: 'this page and the other side speak different protocol versions',
+    todo: 'Reload this page; if that does not help, update Farhelm on the host',
+  },
+  bad_frame: {
+    title: 'a message between this page and the relay could not be understood',
+    todo: 'Reload this page; it connects again by itself',
+  },
+  too_large: { title: 'this is larger than it may be', todo: 'Send it in smaller parts' },
+  unknown_frame: {
+    title: 'the other side does not know this kind of message',
+    todo: 'Update Farhelm on the host and at the relay',
+  },
+  not_now: { title: 'that is not allowed at this moment', todo: 'It is tried again by itself' },
+  bad_proof: {
+    title: 'this device could not prove its key to the relay',
+    todo: 'Open the relay by the address of the pairing link',
+  },
+  timeout: { todo: 'It is tried again by itself' },
+  not_found: {
+    title: 'no such thing, or not for this device',
+    todo: 'Look into the list of sessions; it may have been removed, or this device',
+  },
+  gap: { title: 'a piece of the log is missing in between', todo: 'It is read again by itself' },
+  full: { todo: 'It is sent again by itself once there is room' },
+  superseded: { title: 'this device connected again from elsewhere', todo: 'Reload here to go on' },
+  restarting: { title: 'the relay restarts', todo: 'It connects again by itself' },
+  not_allowed: {
+    title: 'this relay does not serve this host',
+    todo: 'Ask whoever runs the relay to add it',
+  },
+  store_failed: {
+    todo: 'It is tried again by itself; whoever runs the relay should look at its disk',
+  },
+  captive_portal: {
+    title: 'a page of the network answered in the relay’s place',
+    todo: 'Sign in to the network in another tab, then it connects by itself',
+  },
+  intercepted: {
+    title: 'the relay showed a certificate that nobody has reason to trust',
+    todo: 'Something in between may be reading along; use another network and accept no warning',
+  },
+  not_a_relay: {
+    title: 'something else than a relay answered at this address',
+    todo: 'Check the address, or what stands between here and the relay',
+  },
+  link_expired: {
+    title: 'the pairing link has expired',
+    todo: 'Make a new one on the host with `farhelm pair`, or on a paired device',
+  },
+  link_used: {
+    title: 'the pairing link was already used, or newer ones took its place',
+    todo: 'Make a new one on the host with `farhelm pair`, or on a paired device',
+  },
+  pairing_refused: { todo: 'Make a new link there if that was a mistake' },
+  bad_seal: {
+    title: 'a sealed message did not open: it was altered or is not for this device',
+    todo: 'Do not answer by what you see here; look at the host',
+  },
+  bad_signature: {
+    title: 'a signature did not match: the message was altered or forged',
+    todo: 'Do not answer by what you see here; look at the host',
+  },
+  tampered: {
+    title: 'the log does not continue what was seen before: the relay may be altering it',
+    todo: 'Do not answer by what you see here; look at the host',
+  },
+  rolled_back: {
+    todo: 'If nobody put back an older copy of it, do not trust the relay; look at the host',
+  },
+  key_missing: { todo: 'The host sends it when it is online' },
+  forbidden: { title: 'this device may not do that', todo: 'The owner of the host can grant it' },
+  expired: { todo: 'It was not done; send it again if you still want it' },
+  approval_not_pending: { todo: 'The session shows how it was decided' },
+  digest_mismatch: {
+    title: 'what was shown is not what would run',
+    todo: 'Nothing was done; look at the question again',
+  },
+  unknown_option: { todo: 'Look at the question again' },
+  session_not_found: { todo: 'Look into the list of sessions' },
+  session_ended: { todo: 'Start a new one' },
+  nothing_running: { todo: 'There is nothing to stop' },
+  prompt_not_queued: { todo: 'The agent has it, or it was taken back' },
+  unknown_mode: { todo: 'Choose another one' },
+  bad_command: {
+    title: 'the host could not understand this',
+    todo: 'Reload this page; if that does not help, update Farhelm on the host',
+  },
+  duplicate_command: { todo: 'Nothing was done; send it anew' },
+  queue_full: { todo: 'Wait until the agent has taken some, or take some back' },
+  agent_unknown: {
+    title: 'the host knows no agent of that name',
+    todo: 'Leave the name empty for the host’s choice',
+  },
+  agent_missing: {
+    title: 'the agent’s program is not installed on the host, or not on its PATH',
+    todo: 'Install it there, or choose another agent',
+  },
+  agent_exited: { todo: 'The next prompt starts it again' },
+  agent_silent: { todo: 'Stop the turn, or start the agent again' },
+  agent_garbage: { todo: 'Update the agent’s program on the host' },
+  agent_refused: { todo: 'Read what it says, then send the prompt again' },
+  agent_login_needed: {
+    title: 'the agent wants to be logged in first',
+    todo: 'Run it once by itself on the host, and log in there',
+  },
+  folder_missing: {
+    title: 'the host has no folder of that name',
+    todo: 'Give the whole path of a folder that exists there',
+  },
+  state_unusable: {
+    title: 'what is kept on this side cannot be used',
+    todo: 'Reload; if that does not help, look at the disk and the rights of the folder',
+  },
+  already_running: { todo: 'Use that one, or end it first' },
+  not_running: {
+    title: 'Farhelm does not run on the host',
+    todo: 'Start it there with `farhelm up`',
+  },
+  relay_unreachable: { todo: 'Look at the network of this device; it is tried again by itself' },
+  host_offline: {
+    title: 'the host is not connected',
+    todo: 'What you send waits for it; wake the machine, or type `farhelm up` there',
+  },
+  journal_failed: {
+    title: 'the host could not write its journal',
+    todo: 'Free some space on its disk',
+  },
+  tunnel_failed: { todo: 'Start it again on the host, or use a relay with an address' },
+  not_paired: { title: 'this device is not paired', todo: 'Pair it by a link of the host' },
+  withheld: { todo: 'Do not answer by what you see here; look at the host, or at the relay' },
+  host_silent: {
+    title: 'the host is connected to the relay and does not answer',
+    todo: 'It may sleep or be overloaded; `farhelm doctor` there says more',
+  },
+  clock_skew: {
+    title: 'the clock of a machine is wrong',
+    todo: 'Set it, there and on this device; until then commands may count as too late',
+  },
+  no_service: {
+    title: 'the host has no service manager that Farhelm knows',
+    todo: 'Start it there with `farhelm up` after each restart',
+  },
+  copied: {
+    title: 'two machines run with the keys of this host, or one runs from an older copy',
+    todo: 'End one of them, and pair it as a host of its own',
+  },
+  recalled: { todo: 'Nothing was done; send it again if you want it after all' },
+  too_late: {
+    title: 'it has had its effect and cannot be taken back',
+    todo: 'Look at what it did; stop the turn if it still runs',
+  },
+  not_indeterminate: {
+    title: 'what became of the first one is known',
+    todo: 'There is nothing to send again; the session shows how it went',
+  },
+  history_limited: {
+    title: 'the relay does not have that part of the log any more',
+    todo: 'The host has it, and it comes when the host is there',
+  },
+  disk_full: {
+    title: 'the disk of the host or of the relay is full',
+    todo: 'Free some space there, and what waits goes on by itself',
+  },
+  history_damaged: { todo: 'What came before and after is whole; look after that disk' },
+  history_dropped: { todo: 'Nothing is to be done; what is newer is whole' },
+  too_many_agents: {
+    title: 'as many agents run on the host as may at once',
+    todo: 'End a session, or raise `agents_at_once` in its config.toml',
+  },
+  keeper_lost: {
+    title: 'the process that held the agent was ended on the host, and the agent with it',
+    todo: 'The next prompt starts the agent again; look at what it had done first',
+  },
+};
+
+/** What a code means, and what to do about it. */
+export function explain(code: string): { readonly title: string; readonly todo: string } {
   const local: Readonly<Record<string, string>> = strings.local;
-  const found = CODES.find(({ word }) => word === code)?.sentence ?? local[code] ?? code;
-  return `${found.charAt(0).toUpperCase()}${found.slice(1)}.`;
+  const known = CODES.find(({ word }) => word === code);
+  const text = known?.sentence ?? local[code] ?? code;
+  const own = known === undefined ? undefined : EXPLAINED[known.word];
+  if (own !== undefined) return { title: upper(own.title ?? text), todo: own.todo };
+  const [title = '', ...todo] = text.split('; ');
+  return { title: upper(title), todo: upper(todo.join('; ')) };
+}
+
+/** The same in one line. */
+export function sentence(code: string): string {
+  const { title, todo } = explain(code);
+  return todo === '' ? `${title}.` : `${title}. ${todo}.`;
+}
+
+function upper(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
 }
 
 /** What is wrong with what the relay shows. */

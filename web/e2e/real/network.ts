@@ -9,6 +9,9 @@ export class Network {
   readonly #pages = new Set<Socket>();
   readonly #all = new Set<Socket>();
   #weather: Weather = 'fair';
+  #refusesUpgrades = false;
+  /** WebSockets of pages that were refused. */
+  refused = 0;
 
   private constructor(server: Server) {
     this.#server = server;
@@ -40,6 +43,11 @@ export class Network {
     this.#weather = 'fair';
   }
 
+  /** From now on no WebSocket of a page gets through; plain HTTP does. */
+  refuseUpgrades(): void {
+    this.#refusesUpgrades = true;
+  }
+
   async stop(): Promise<void> {
     for (const socket of this.#all) socket.destroy();
     await new Promise((resolve) => this.#server.close(resolve));
@@ -64,6 +72,11 @@ export class Network {
         if (from === outer && !isPage && data.includes('Mozilla')) {
           isPage = true;
           this.#pages.add(outer);
+        }
+        if (from === outer && isPage && this.#refusesUpgrades && /^upgrade: websocket/im.test(`${data}`)) {
+          this.refused += 1;
+          outer.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
+          return;
         }
         if (isPage && this.#weather === 'cut') outer.resetAndDestroy();
         isSilent ||= isPage && this.#weather === 'silent';

@@ -108,6 +108,37 @@ test('f12 a network that falls silent is not called online for long, and is left
   await untilOnline();
 });
 
+test('f14 where no WebSocket gets through, all of it goes by plain HTTP, and the page says so', async () => {
+  network.refuseUpgrades();
+  const session = await begin({
+    scenarios: {
+      default: [
+        [
+          { do: 'write', path: 'a.txt', text: 'a\n' },
+          { do: 'count', to: 120, per_second: 30 },
+        ],
+      ],
+    },
+  });
+  expect(network.refused).toBeGreaterThan(0);
+  const way = () => at('conn-state').first().getAttribute('data-way');
+  await poll(way).toBe('http');
+  await prompt('write and count');
+  await tap('option-allow_once');
+  await poll(() => existsSync(host.path('a.txt'))).toBe(true);
+  await page.getByText('12', { exact: false }).first().waitFor();
+  network.cut();
+  await poll(() => road()).not.toBe('online');
+  network.clear();
+  await untilOnline();
+  expect(await way()).toBe('http');
+  await at('turn-end').waitFor();
+  expect(await words()).toBe((await host.said(session)).join('').replace(/\s/g, ''));
+  expect(await words()).toContain(numbers(120));
+  for (const kind of ['prompt_queued', 'approval_decided', 'approval_applied'])
+    expect(await host.count(session, kind)).toBe(1);
+});
+
 test('f08 a frozen page that comes back is live again, with what happened meanwhile', async () => {
   const session = await begin(COUNTING);
   const devtools = await context.newCDPSession(page);
