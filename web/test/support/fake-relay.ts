@@ -1,6 +1,7 @@
 /** A relay in memory, for tests: stores what the fake host writes and passes letters on. */
 
 import { type Bytes, concat, sameBytes } from '../../src/engine/bytes';
+import type { Code } from '../../src/engine/codes';
 import { envelopeHash, NO_HASH, parseEnvelopeHeader } from '../../src/engine/envelope';
 import {
   type Body,
@@ -42,6 +43,10 @@ export class FakeRelay {
   hostOnline = true;
   /** Whether new connections are refused. */
   down = false;
+  /** Why devices are sent away that have proved who they are. */
+  turnsAway: Code | null = null;
+  /** Streams of which not all is there, and no snapshot either. */
+  readonly limited = new Set<string>();
   /** Letters are accepted, but not said to be. */
   silent = false;
   host = '';
@@ -200,6 +205,11 @@ export class FakeRelay {
       client.close();
       return;
     }
+    if (this.turnsAway !== null) {
+      client.send(encodeFrame('bye', { code: this.turnsAway, detail: null, retryMillis: 30_000 }));
+      client.close();
+      return;
+    }
     client.peer = await peerOf(client.key);
     const welcome = {
       store: this.store,
@@ -219,6 +229,11 @@ export class FakeRelay {
   }
 
   #subscribe(client: Client, { host, stream, after, tail }: Body<'subscribe'>): void {
+    if (this.limited.has(stream)) {
+      const nothing = { request: null, letter: null, detail: null, frame: null };
+      client.send(encodeFrame('problem', { code: 'history_limited', stream, ...nothing }));
+      return;
+    }
     const stored = this.streams.get(stream) ?? [];
     const head = stored.at(-1)?.last ?? 0;
     const base = Math.max(0, ...stored.map(({ envelope }) => parseEnvelopeHeader(envelope).base));
