@@ -16,7 +16,7 @@ const MAX_LINES: usize = 800;
 /// Lines that ARCHITECTURE.md may have.
 const MAX_ARCHITECTURE_LINES: usize = 400;
 /// Failpoints that there are at least; counts up.
-const FAILPOINTS: usize = 65;
+const FAILPOINTS: usize = 95;
 /// Packages that the lock file may have.
 const MAX_PACKAGES: usize = 520;
 
