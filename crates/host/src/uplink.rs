@@ -19,12 +19,14 @@ use tokio::sync::{mpsc, watch};
 
 use self::mend::{Came, Mending};
 use self::queue::{Line, Queue};
+use self::receipts::Receipts;
 use self::rest::Rest;
 use self::sent::Sent;
 use crate::journal::{Journal, JournalError, Op, StoredEnvelope};
 
 mod mend;
 mod queue;
+mod receipts;
 mod rest;
 mod sent;
 
@@ -101,6 +103,7 @@ pub(crate) struct UplinkActor {
     filled: Option<StreamId>,
     queue: Queue,
     rest: Rest,
+    receipts: Receipts,
     mending: Mending,
     own: StreamId,
     /// Whether another daemon has gone on with this host's own log.
@@ -148,6 +151,7 @@ impl Uplink {
             filled: None,
             queue: Queue::default(),
             rest: Rest::default(),
+            receipts: Receipts::default(),
             mending: Mending::default(),
             own,
             is_copy: false,
@@ -241,6 +245,7 @@ impl UplinkActor {
         loop {
             let front = self.queue.front().filter(|_| self.is_up);
             let due = self.rest.due();
+            let unconfirmed = self.receipts.due().filter(|_| self.is_up);
             let done = tokio::select! {
                 biased;
                 event = events.recv() => {
@@ -259,12 +264,25 @@ impl UplinkActor {
                     }
                     Ok(())
                 }
+                () = until(unconfirmed), if unconfirmed.is_some() => {
+                    for stream in self.receipts.over(tokio::time::Instant::now()) {
+                        tracing::warn!(%stream, "the relay does not confirm what it was sent; it is asked");
+                        self.locate(stream);
+                    }
+                    Ok(())
+                }
                 () = until(self.retry), if self.retry.is_some() => {
                     self.retry = None;
                     self.send_letters().await
                 }
                 (line, sent) = send(&link, front) => {
-                    if sent { self.queue.pop(line); } else { self.is_up = false; self.queue.clear(); }
+                    if sent {
+                        self.queue.pop(line);
+                        self.receipts.sent(tokio::time::Instant::now());
+                    } else {
+                        self.is_up = false;
+                        self.queue.clear();
+                    }
                     Ok(())
                 }
             };
@@ -378,6 +396,7 @@ impl UplinkActor {
         self.streams.clear();
         self.sent.forget();
         self.rest.forget();
+        self.receipts.forget();
         self.mending.forget();
         if let Some(members) = self.members.clone() {
             self.say(&Frame::Members(members));
@@ -502,6 +521,8 @@ impl UplinkActor {
     fn send_on(&mut self, line: Line, envelope: StoredEnvelope) {
         self.streams
             .insert(envelope.stream, Position::Next(envelope.last + 1));
+        let now = tokio::time::Instant::now();
+        self.receipts.expect(envelope.stream, envelope.last, now);
         let frame = self.sent.mark(envelope);
         self.queue.push(line, frame);
     }
@@ -550,6 +571,7 @@ impl UplinkActor {
                     // What comes is sent on and passed on; what was not stored, later.
                     (Some(stream), Code::StoreFailed | Code::Full) => {
                         self.rest.begin(stream, tokio::time::Instant::now());
+                        self.receipts.leave(stream);
                     }
                     (Some(_) | None, _) => {}
                 }
@@ -562,7 +584,13 @@ impl UplinkActor {
                 Came::Ask(frame) => self.say(&frame),
                 Came::Whole(stream) => self.locate(stream),
             },
-            Frame::Stored(stored) => self.rest.end(stored.stream),
+            Frame::Stored(stored) => {
+                self.rest.end(stored.stream);
+                let now = tokio::time::Instant::now();
+                let overtakes = self.line_of(stored.stream) == Line::First;
+                self.receipts
+                    .confirmed(stored.stream, stored.head, overtakes, now);
+            }
             Frame::Hello(_)
             | Frame::Challenge(_)
             | Frame::Prove(_)

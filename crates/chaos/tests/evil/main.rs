@@ -6,8 +6,11 @@
     reason = "a script is about the frames that it names"
 )]
 
+mod eviction;
+mod frozen;
 mod pairing;
 mod replay;
 mod retarget;
+mod rollback;
 mod scene;
 mod withhold;

@@ -1,0 +1,69 @@
+//! A host whose state folder was put back to what it was before.
+
+use std::path::Path;
+
+use farhelm_chaos::world::until;
+
+use crate::scene::Scene;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s36_a_host_that_is_put_back_to_an_older_copy_says_so_and_writes_nothing()
+-> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    let folder = tempfile::tempdir()?;
+    let (older, newer) = (folder.path().join("older"), folder.path().join("newer"));
+    let home = scene.world.home();
+    scene.world.host.kill().await;
+    copy(&home, &older)?;
+    scene.world.start_host(&[]).await?;
+    scene.connected().await?;
+    scene.turn().await?;
+    let before = scene.world.host_log(&scene.session).await?;
+
+    scene.world.host.kill().await;
+    std::fs::rename(&home, &newer)?;
+    copy(&older, &home)?;
+    scene.world.start_host(&[]).await?;
+    let told = async || says(&scene, "status").await.contains("copied");
+    until("the host says that it is a copy", told).await?;
+    assert!(says(&scene, "doctor").await.contains("copied"));
+    let shown = scene
+        .phone
+        .transcript(scene.session.id, before.len() as u64)
+        .await?;
+    assert_eq!(shown, before, "what was shown stays");
+
+    // Put right, it goes on where it was.
+    scene.world.host.kill().await;
+    std::fs::remove_dir_all(&home)?;
+    std::fs::rename(&newer, &home)?;
+    scene.world.start_host(&[]).await?;
+    scene.quiet().await?;
+    scene.all_is_well().await?;
+    scene.end().await;
+    Ok(())
+}
+
+/// What a command says, also when it says it by failing.
+async fn says(scene: &Scene, command: &str) -> String {
+    match scene.world.cli(&[command]).await {
+        Ok(lines) => serde_json::Value::from(lines).to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Files and folders, as a backup keeps them.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(to)?;
+    std::fs::set_permissions(to, std::fs::metadata(from)?.permissions())?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, to) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
+}
