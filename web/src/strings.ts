@@ -124,8 +124,8 @@ export const strings = {
     agent_gone: 'Agent gone',
     ended: 'Ended',
   },
-  activityAsOf: (ago: string) => (ago === 'now' ? ', a moment ago' : `, ${ago} ago`),
-  activityUnknown: ', some time ago',
+  activityAsOf: (ago: string) => (ago === 'now' ? 'a moment ago' : `${ago} ago`),
+  activityUnknown: 'some time ago',
   facts: {
     title: 'What is known',
     link: 'This device at the relay',
@@ -206,7 +206,8 @@ export const strings = {
     waitingOld: 'As it was when the relay was last reached',
     reading: 'Reading…',
     key_missing: 'Waiting for a key from the host. It is sent when the host is online.',
-    limited: 'History limited: the relay has not all of it. The rest comes when the host is there.',
+    limited:
+      'History limited: the relay has not all of it. The rest comes from the host, once it is connected.',
     alarm: 'What the relay shows is not what the host wrote.',
     notListed:
       'The relay does not serve this to this device: the device was removed, or the host has not come back yet. Nothing new is read or sent.',
@@ -261,6 +262,7 @@ export const strings = {
     completed: 'Done',
     failed: 'Failed',
     rejected: 'Rejected',
+    cut: 'Cut off',
     unnamed: 'Tool call',
     input: 'Arguments',
     showAll: (size: string) => `Show all ${size}`,

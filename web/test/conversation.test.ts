@@ -57,6 +57,23 @@ test('a tool call is one row that its patches change in place', () => {
   expect(conversation.session.tools).toEqual({});
 });
 
+test('a tool call does not go on when the agent’s program has ended, until it is heard of again', () => {
+  const begun = { type: 'tool_updated', tool: { id: 'x', status: 'in_progress' } } as const;
+  const over = { type: 'tool_updated', tool: { id: 'y', status: 'completed' } } as const;
+  const exited: SessionEvent = { type: 'agent_exited', code: 3, signal: null, stderr: '' };
+  const conversation = build(records(OPENED, UP, ...TURN, begun, over, exited));
+  const cuts = () =>
+    conversation.rows.flatMap((row) => (row.kind === 'tool' ? [[row.tool.id, row.cut]] : []));
+  expect(cuts()).toEqual([
+    ['x', true],
+    ['y', false],
+  ]);
+  conversation.apply({ seq: 8, at: 8_000, event: begun });
+  expect(cuts()).toContainEqual(['x', false]);
+  conversation.apply({ seq: 9, at: 9_000, event: { type: 'session_ended', by: local } });
+  expect(cuts()).toContainEqual(['x', true]);
+});
+
 test('an approval waits, is decided, is applied, and stays as history', () => {
   const asked = records(OPENED, UP, ...TURN, {
     type: 'approval_requested',

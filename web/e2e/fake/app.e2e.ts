@@ -240,7 +240,7 @@ test('a prompt written without a network is kept, and sent when it is back', asy
   await shot('offline', [PHONE, DESKTOP]);
   await page.reload();
   await page.locator('[data-testid=wish] [data-stage=kept]').waitFor();
-  expect(await page.getByText('I found it').count()).toBe(1);
+  await page.getByText('I found it').waitFor();
   server.relay.down = false;
   await page.evaluate(() => window.dispatchEvent(new Event('online')));
   await expect.poll(() => server.host.wishes.length, { timeout: 10_000 }).toBe(1);

@@ -56,7 +56,9 @@ async function drawn(name: string): Promise<void> {
   expect(await barriers(page)).toEqual([]);
 }
 
-const activity = (state: Activity) => shown(`[data-testid=activity][data-activity=${state}]`).waitFor();
+/** The host has just said so itself. */
+const activity = (state: Activity) =>
+  shown(`[data-testid=activity][data-fresh=true][data-activity=${state}]`).waitFor();
 const approval = 'apr_01990000000070008000000000000001';
 const by = { kind: 'device' as const, peer: 'peer_00', name: 'Ada’s phone' };
 const answered: SessionEvent[] = [
@@ -129,6 +131,9 @@ test('the agent’s program has ended in a turn, and what waits is paused', asyn
   );
   await activity('agent_gone');
   await at('paused').waitFor();
+  await page.locator('[data-testid=tool-card][data-status=cut]').waitFor();
+  await at('latest').click();
+  await at('turn-end').waitFor();
   await drawn('agent-gone');
 });
 
@@ -157,6 +162,7 @@ test('a session has ended', async () => {
   await open();
   await becomes('ended', ...answered, { type: 'session_ended', by });
   await activity('ended');
+  expect(await at('stop').count(), 'there is nothing to stop').toBe(0);
   await drawn('ended');
 });
 

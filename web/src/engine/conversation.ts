@@ -179,6 +179,7 @@ export class Conversation {
       case 'agent_exited':
       case 'session_ended':
         this.#settleLive();
+        this.#cutTools();
         this.#put({ kind: 'note', key, at, event });
         return;
       case 'session_opened':
@@ -246,7 +247,7 @@ export class Conversation {
     const key = `t${tool.id}`;
     const row = this.#row<ToolRow>(key);
     const older = row?.tool ?? this.#tools[tool.id] ?? { id: tool.id };
-    this.#put({ kind: 'tool', key, at: row?.at ?? at, tool: absorb(older, tool) });
+    this.#put({ kind: 'tool', key, at: row?.at ?? at, tool: absorb(older, tool), cut: false });
   }
 
   #patchApproval(approval: string, change: (row: ApprovalRow) => ApprovalRow): void {
@@ -259,6 +260,13 @@ export class Conversation {
     this.#growing.clear();
     for (const row of this.rows) {
       if (row.kind === 'message' && row.live) this.#put({ ...row, live: false });
+    }
+  }
+
+  /** The agent's program ended: what it did then is not going on. */
+  #cutTools(): void {
+    for (const row of this.rows) {
+      if (row.kind === 'tool' && !row.cut && !isFinal(row.tool.status)) this.#put({ ...row, cut: true });
     }
   }
 

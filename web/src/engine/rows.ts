@@ -52,7 +52,12 @@ export type MessageRow = Placed & {
   readonly live: boolean;
 };
 
-export type ToolRow = Placed & { readonly kind: 'tool'; readonly tool: ToolPatch };
+export type ToolRow = Placed & {
+  readonly kind: 'tool';
+  readonly tool: ToolPatch;
+  /** Whether the agent's program ended before it did. */
+  readonly cut: boolean;
+};
 
 export type ApprovalRow = Placed & {
   readonly kind: 'approval';

@@ -82,7 +82,7 @@ export class ConversationModel {
   }
 
   get isRunning(): boolean {
-    return this.state?.session.turn !== null && this.state !== null;
+    return this.state !== null && this.state.session.turn !== null && !this.hasEnded;
   }
 
   get isCancelling(): boolean {
