@@ -3,7 +3,7 @@
 use std::io::BufRead as _;
 
 use farhelm_core::command::Command;
-use farhelm_core::fleet::Fleet;
+use farhelm_core::fleet::Waiting;
 use farhelm_host::local::{LocalAnswer, LocalClient, LocalRequest};
 use farhelm_link::device::{self, Store};
 use farhelm_proto::{Code, OfferId};
@@ -99,27 +99,9 @@ async fn wait_and_ask(local: &LocalClient, before: &[OfferId]) -> Result<(), Fai
 /// Settles the pairing of the device that shows `code`.
 async fn settle(context: &Context, code: &str, accept: bool) -> Result<(), Failure> {
     let station = context.station().await?;
-    let fleet: Fleet = station.overview().await?.fleet;
-    let digits = |text: &str| {
-        text.chars()
-            .filter(char::is_ascii_digit)
-            .collect::<String>()
-    };
-    let found = fleet
-        .waiting
-        .iter()
-        .find(|(_, waiting)| digits(&waiting.code) == digits(code));
-    let (offer, waiting) = found.ok_or_else(|| {
-        Failure::new(
-            Code::NotFound,
-            format!("no device that waits shows {code}; see `farhelm devices`"),
-        )
-    })?;
+    let (offer, waiting) = waiting_with(&station, code).await?;
     let peer = station
-        .apply(Command::SettlePairing {
-            offer: *offer,
-            accept,
-        })
+        .apply(Command::SettlePairing { offer, accept })
         .await?;
     if context.json {
         output::json(
@@ -130,6 +112,28 @@ async fn settle(context: &Context, code: &str, accept: bool) -> Result<(), Failu
         output::line(&format!("{} is {what}", visible(&waiting.name)));
     }
     Ok(())
+}
+
+/// The device that shows `code`. Its own word of that may be faster than the host's log.
+async fn waiting_with(station: &Station, code: &str) -> Result<(OfferId, Waiting), Failure> {
+    let digits = |text: &str| {
+        text.chars()
+            .filter(char::is_ascii_digit)
+            .collect::<String>()
+    };
+    let deadline = tokio::time::Instant::now() + LOG_WITHIN;
+    loop {
+        let mut waiting = station.overview().await?.fleet.waiting.into_iter();
+        let found = waiting.find(|(_, waiting)| digits(&waiting.code) == digits(code));
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let text = format!("no device that waits shows {code}; see `farhelm devices`");
+            return Err(Failure::new(Code::NotFound, text));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Makes this machine a device of the host behind the link.
@@ -175,3 +179,8 @@ pub(super) async fn join(
     }
     Ok(())
 }
+
+/// How long the host's log may be behind what a device shows.
+const LOG_WITHIN: std::time::Duration = std::time::Duration::from_millis(500);
+/// How often it is looked at until then.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);

@@ -310,7 +310,7 @@ fn down_kills_a_keeper_that_does_not_listen_and_its_agent() {
     let output = host.run(&["down"]);
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.contains("were killed"), "{output:?}");
-    assert!(!is_alive(agent) && !is_alive(keeper));
+    wait_until("both are gone", || !is_alive(agent) && !is_alive(keeper));
     let _daemon = run(&host, None);
     host.wait_for_nth(&session, "agent_exited", 1);
 }

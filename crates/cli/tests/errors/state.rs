@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::support::{PATIENCE, Station, folder};
+use crate::support::{PATIENCE, Station, folder, is_alive, wait_until};
 
 #[test]
 fn a_second_daemon_on_the_same_state_folder_is_refused_and_the_first_goes_on() {
@@ -209,7 +209,7 @@ fn down_ends_the_daemon_and_everything_it_started() {
     let begun = Instant::now();
     host.ok(&["down"]);
     assert!(begun.elapsed() < PATIENCE);
-    assert!(!crate::support::is_alive(daemon));
+    wait_until("the daemon is gone", || !is_alive(daemon));
     assert!(!host.home.join("farhelm.sock").exists());
     host.refuses(&["down"], 3, "not_running", &["farhelm up"]);
 }

@@ -142,6 +142,9 @@ impl Daemon {
             self.tell_members();
             fail::point("host.log.after_members");
         }
+        // Before the letters, too: who got one and comes back at once finds what it tells of.
+        self.fleet = fleet;
+        self.fleet_out.send_replace(Arc::new(self.fleet.clone()));
         for frame in letters {
             self.shared.uplink.letter(frame);
             fail::point("host.log.after_letter");
@@ -151,8 +154,6 @@ impl Daemon {
             self.shared.uplink.publish(envelope);
             fail::point("host.log.after_publish");
         }
-        self.fleet = fleet;
-        self.fleet_out.send_replace(Arc::new(self.fleet.clone()));
         Ok(self.writer.head())
     }
 
