@@ -104,7 +104,11 @@ impl Odds {
     /// Weather with these odds.
     #[must_use]
     pub fn with(self, chance: Chance) -> Storm {
-        Storm { odds: self, chance }
+        Storm {
+            odds: self,
+            chance,
+            breaks: u64::MAX,
+        }
     }
 }
 
@@ -113,6 +117,17 @@ impl Odds {
 pub struct Storm {
     odds: Odds,
     chance: Chance,
+    /// How many more connections may come to harm.
+    breaks: u64,
+}
+
+impl Storm {
+    /// The same, but after so many connections that were broken it only delays. Each of a row of
+    /// breaks makes a peer wait about twice as long as the one before, up to half a minute.
+    #[must_use]
+    pub fn breaking_at_most(self, breaks: u64) -> Self {
+        Self { breaks, ..self }
+    }
 }
 
 impl Weather for Storm {
@@ -133,17 +148,22 @@ impl Weather for Storm {
             dice = dice.wrapping_sub(odds);
             hit
         };
-        if falls(cut) {
-            Act::Cut
+        let harm = if falls(cut) {
+            Some(Act::Cut)
         } else if falls(stall) {
-            Act::Stall
+            Some(Act::Stall)
         } else if falls(twice) {
-            Act::Twice
+            Some(Act::Twice)
         } else if falls(swap) {
-            Act::Swap
-        } else if falls(lost) {
-            Act::Drop
-        } else if falls(wait) {
+            Some(Act::Swap)
+        } else {
+            falls(lost).then_some(Act::Drop)
+        };
+        let waits = falls(wait);
+        if let Some(harm) = harm.filter(|_| self.breaks > 0) {
+            self.breaks -= 1;
+            harm
+        } else if waits {
             Act::Wait(Duration::from_millis(self.chance.below(wait_millis + 1)))
         } else {
             let micros = (frame.len() as u64 * 1_000_000).checked_div(rate);
@@ -168,5 +188,12 @@ mod tests {
         assert_ne!(acts(7), acts(8));
         let cuts = acts(7).iter().filter(|act| **act == Act::Cut).count();
         assert!((4..40).contains(&cuts), "{cuts} of 2,000 at 8 per mille");
+        let mut tamed = odds.clone().with(Chance::new(7)).breaking_at_most(3);
+        let frame = Bytes::from_static(b"frame");
+        let harms = (0..2000).filter(|_| {
+            let act = tamed.act(1, Way::Up, &frame);
+            !matches!(act, Act::Pass | Act::Wait(_))
+        });
+        assert_eq!(harms.count(), 3);
     }
 }

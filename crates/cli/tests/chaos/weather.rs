@@ -33,8 +33,9 @@ async fn storm(world: &World, odds: Odds) -> anyhow::Result<()> {
     let mut chance = Chance::new(world.seed);
     let session = world.session(&turns()).await?;
     let (phone, tablet) = (world.device("phone").await?, world.device("tablet").await?);
-    world.host_road.weather(odds.clone().with(chance.fork()));
-    world.device_road.weather(odds.with(chance.fork()));
+    let mut weather = || odds.clone().with(chance.fork()).breaking_at_most(BREAKS);
+    world.host_road.weather(weather());
+    world.device_road.weather(weather());
     let (mut first, mut second) = (chance.fork(), chance.fork());
     let prompting = async {
         for number in 0..PROMPTS {
@@ -63,3 +64,5 @@ async fn storm(world: &World, odds: Odds) -> anyhow::Result<()> {
 }
 
 const PROMPTS: usize = 12;
+/// Of each road. More would make peers wait half a minute between two attempts.
+const BREAKS: u64 = 6;

@@ -335,6 +335,13 @@ impl Joining {
     }
 }
 
+/// What a test does not wait for ends with it.
+impl Drop for Joining {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
 /// A program with its input and output in hand.
 pub(crate) struct Talk {
     child: Child,
