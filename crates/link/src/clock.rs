@@ -11,6 +11,44 @@ pub fn now() -> Timestamp {
     Timestamp(farhelm_world::millis())
 }
 
+/// The clock of a host, as it said itself what time it has.
+///
+/// The end of a wish's time is for the host to judge, on its own clock. A device whose clock shows
+/// another time would send wishes that are over when they arrive, or far too late.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostClock {
+    said: Timestamp,
+    at: Instant,
+}
+
+impl HostClock {
+    /// The host says, at this moment, that it has `said`.
+    pub(crate) const fn new(said: Timestamp, at: Instant) -> Self {
+        Self { said, at }
+    }
+
+    /// A time on the own clock, which shows `own` at this moment, as the host's clock will show it
+    /// then. Clocks that are less than a minute apart are taken for equal, and zero means never.
+    ///
+    /// While a machine sleeps the host's clock is taken to stand still: too early is safe.
+    pub(crate) fn translate(self, time: Timestamp, own: Timestamp, at: Instant) -> Timestamp {
+        let passed = u64::try_from(at.saturating_duration_since(self.at).as_millis());
+        let host = self.said.plus_millis(passed.unwrap_or(u64::MAX));
+        if time.0 == 0 || !differ(host, own) {
+            return time;
+        }
+        Timestamp(time.0.saturating_add(host.0).saturating_sub(own.0).max(1))
+    }
+}
+
+/// Whether two clocks are so far apart that it matters.
+pub(crate) const fn differ(one: Timestamp, other: Timestamp) -> bool {
+    one.0.abs_diff(other.0) > APART_MILLIS
+}
+
+/// Clocks of machines are apart by less, as a rule.
+const APART_MILLIS: u64 = 60_000;
+
 /// Measures how long something has lasted, sleep of the machine included, and notices sleep.
 ///
 /// The monotonic clock stands still while a machine is suspended. Where the system counts the time
@@ -108,6 +146,30 @@ mod tests {
         watch.advance(later(2, 3602));
         assert_eq!(watch.total, Duration::from_secs(3601));
         assert!(watch.has_slept() && !watch.has_slept());
+    }
+
+    #[test]
+    fn f10_a_time_is_translated_to_the_hosts_clock_however_the_own_one_jumps() {
+        const HOUR: u64 = 3_600_000;
+        let begin = Instant::now();
+        let host = HostClock::new(Timestamp(1_000 * HOUR), begin);
+        let later = begin + Duration::from_secs(1);
+        let in_an_hour = |own: u64, at| host.translate(Timestamp(own + HOUR), Timestamp(own), at).0;
+        assert_eq!(in_an_hour(1_000 * HOUR, begin), 1_001 * HOUR);
+        // Less than a minute apart, nothing is changed.
+        assert_eq!(
+            in_an_hour(1_000 * HOUR + 59_000, begin),
+            1_001 * HOUR + 59_000
+        );
+        for own in [900 * HOUR, 1_002 * HOUR, 1_000_000 * HOUR, 0] {
+            assert_eq!(in_an_hour(own, begin), 1_001 * HOUR, "{own}");
+            assert_eq!(in_an_hour(own, later), 1_001 * HOUR + 1_000, "{own}");
+        }
+        let never = host.translate(Timestamp(0), Timestamp(5), later);
+        assert_eq!(never, Timestamp(0));
+        // What is over by the own clock stays over, and does not become "never".
+        let over = host.translate(Timestamp(1), Timestamp(2_000 * HOUR), begin);
+        assert_eq!(over, Timestamp(1));
     }
 
     #[test]

@@ -152,4 +152,7 @@ pub struct Status {
     pub presence: Presence,
     /// Whether the host is connected, as far as the relay says.
     pub host_online: Option<bool>,
+    /// Whether the relay's clock shows another time than this machine's, and the host has not said
+    /// yet what its own shows.
+    pub clock_in_doubt: bool,
 }

@@ -1,63 +1,19 @@
 //! Wall clocks that jump, at a peer and at the relay, under links that go on: each lives in a world
 //! whose time of day a test sets.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use farhelm_link::driver::{Link, LinkEvent};
 use farhelm_proto::frame::{Fetch, Frame, Role};
 use farhelm_proto::{PeerId, StreamId};
 use farhelm_relay::{Config, Relay};
-use farhelm_world::{Connecting, World, Writing};
+use farhelm_world::World;
+use support::skewed::Skewed;
 use support::{options, send, soon, up};
-use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
-
-/// The real world with another time of day, on a machine that does not count its own sleep: the
-/// harder case.
-#[derive(Default)]
-struct Skewed {
-    millis: AtomicI64,
-    filled: AtomicU8,
-}
-
-impl World for Skewed {
-    fn millis(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let real = i64::try_from(since.as_millis()).unwrap();
-        u64::try_from(real + self.millis.load(Ordering::Relaxed)).unwrap()
-    }
-
-    fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(self.filled.fetch_add(1, Ordering::Relaxed));
-    }
-
-    fn connect(&self, host: &str, port: u16) -> Connecting {
-        let place = (host.to_owned(), port);
-        Box::pin(async move {
-            let stream = TcpStream::connect(place).await?;
-            Ok(Box::new(stream) as Box<dyn farhelm_world::Stream>)
-        })
-    }
-
-    fn disk(&self) -> Writing {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn reached(&self, _: &'static str) {}
-
-    fn spawned(&self, _: AbortHandle) {}
-
-    fn poll_turn(&self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-}
 
 #[tokio::test]
 async fn f10_clocks_that_jump_an_hour_or_a_year_end_no_connection_and_change_no_order() {

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use farhelm_core::command::Command;
 use farhelm_core::event::Activity;
 use farhelm_core::presence::{Presence, Reach};
 use farhelm_core::probe::{Echo, Probe, ProbeBody, Pulse};
@@ -12,9 +15,11 @@ use farhelm_link::clock::now;
 use farhelm_link::device::{Client, KnownHost, Store};
 use farhelm_proto::frame::Frame;
 use farhelm_proto::letter::{Kind, Letter};
-use farhelm_proto::{SessionId, StreamId};
+use farhelm_proto::{SessionId, StreamId, Timestamp};
+use farhelm_world::World;
 use support::acted::{Acted, Connection};
 use support::host::Host;
+use support::skewed::Skewed;
 use support::{relay, soon, url};
 
 mod support;
@@ -164,6 +169,41 @@ async fn s06_a_relay_that_freezes_a_log_while_it_passes_echoes_is_found_out() {
         Reach::Live,
         "the host is there, and that is no excuse"
     );
+}
+
+#[tokio::test]
+async fn f10_a_wishs_time_is_over_when_it_is_over_on_the_hosts_clock_whatever_the_devices_shows() {
+    const HOUR: u64 = 3_600_000;
+    let days = i64::try_from(48 * HOUR).unwrap();
+    let relay = relay();
+    for wrong in [-days, days] {
+        let mut stage = Stage::set(&url(&relay)).await;
+        let world = Arc::new(Skewed::default());
+        world.millis.store(wrong, Ordering::Relaxed);
+        let client = farhelm_world::within(Arc::clone(&world) as Arc<dyn World>, async {
+            stage.client(&stage.known.relay.clone()).await
+        })
+        .await;
+        soon(client.fleet()).await.unwrap();
+        assert!(client.status().borrow().clock_in_doubt);
+        let prompt = Command::Prompt {
+            session: SESSION,
+            text: "within the hour".into(),
+        };
+        let own = now().0.saturating_add_signed(wrong);
+        let (sent, ()) = tokio::join!(client.send(prompt, Timestamp(own + HOUR)), async {
+            let probe = stage.probe().await;
+            stage.echo(&probe.nonce, 1).await;
+        });
+        let (header, _) = soon(stage.host.command()).await;
+        assert_eq!(header.id, sent.unwrap().id);
+        let off = header.not_after.0.abs_diff(now().0 + HOUR);
+        assert!(off < HOUR / 2, "{off} ms off, for a clock {wrong} ms off");
+        let pending = soon(client.pending()).await.unwrap();
+        let wish = pending.iter().find(|wish| wish.id == header.id).unwrap();
+        assert_eq!(wish.not_after.0, own + HOUR, "shown on the own clock");
+        soon(client.close()).await;
+    }
 }
 
 /// Waits until what is known is so.

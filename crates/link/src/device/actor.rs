@@ -20,6 +20,7 @@ use farhelm_proto::{Code, CommandId, SessionId, StreamId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::device::home::Home;
 use crate::device::log::{Drained, Item, Log};
 use crate::device::wishes::Wishes;
@@ -113,6 +114,8 @@ pub(crate) struct Actor {
     next_log: u64,
     wishes: Wishes,
     pulse: pulse::Pulse,
+    /// The host's own word of what time it has.
+    host_clock: Option<clock::HostClock>,
     blobs: blobs::Blobs,
     /// Streams to subscribe to again.
     later: BTreeMap<StreamId, Instant>,
@@ -180,6 +183,7 @@ impl Actor {
             next_log: 0,
             wishes: Wishes::default(),
             pulse: pulse::Pulse::default(),
+            host_clock: None,
             blobs: blobs::Blobs::default(),
             later: BTreeMap::new(),
             retry: None,
@@ -320,7 +324,9 @@ impl Actor {
                     .relay_store
                     .is_some_and(|store| store != *welcome.store);
                 self.relay_store = Some(*welcome.store);
+                let in_doubt = clock::differ(welcome.now, clock::now());
                 self.status.send_modify(|status| {
+                    status.clock_in_doubt = in_doubt;
                     status.up = true;
                     status.trouble = None;
                     status.host_online = None;

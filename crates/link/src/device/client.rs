@@ -121,6 +121,7 @@ impl Client {
     ///
     /// [`Code::StateUnusable`] when it could not be written down, [`Code::TooLarge`] when it is.
     pub async fn send(&self, command: Command, not_after: Timestamp) -> Result<Sent, DeviceError> {
+        self.settle_clock().await?;
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Send {
             command,
@@ -142,6 +143,7 @@ impl Client {
         first: CommandId,
         not_after: Timestamp,
     ) -> Result<Sent, DeviceError> {
+        self.settle_clock().await?;
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Again {
             first,
@@ -238,6 +240,15 @@ impl Client {
         }
     }
 
+    /// Asks the host what time it has, when the relay's clock says that there may be a difference.
+    async fn settle_clock(&self) -> Result<(), DeviceError> {
+        let status = self.status.borrow().clone();
+        if status.up && status.clock_in_doubt {
+            self.probe(CLOCK_WITHIN).await?;
+        }
+        Ok(())
+    }
+
     async fn ask(&self, ask: Ask) -> Result<(), DeviceError> {
         self.asks.send(ask).await.map_err(|_| stopped())
     }
@@ -250,6 +261,8 @@ fn stopped() -> DeviceError {
     )
 }
 
+/// How long a wish waits for the host's word of the time.
+const CLOCK_WITHIN: Duration = Duration::from_secs(1);
 /// Questions that wait.
 const ASKS: usize = 64;
 /// How long a person waits for an answer before being told why there is none.

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 pub mod acted;
 pub mod host;
+pub mod skewed;
 
 pub fn relay() -> Relay {
     Relay::start(Config::in_memory()).unwrap()

@@ -26,7 +26,9 @@ impl Actor {
         let made_at = clock::now();
         let id = CommandId::fresh(made_at, rng::random());
         let body = CommandBody { command, retries };
-        let letter = post::seal(&self.identity, &self.host.keys, &body, id, not_after)?;
+        // The host judges by its own clock. Here, and for whoever looks, the own clock counts.
+        let until = self.on_host_clock(not_after);
+        let letter = post::seal(&self.identity, &self.host.keys, &body, id, until)?;
         let frame = Frame::Letter(letter).to_bytes();
         let entry = Entry {
             id,
@@ -47,6 +49,14 @@ impl Actor {
             self.out.push_back(frame);
         }
         Ok(Sent { id, stages })
+    }
+
+    /// A time on this machine's clock, as the host's will show it, as far as the host has said what
+    /// that shows. The relay's word of the time moves nothing.
+    fn on_host_clock(&self, time: Timestamp) -> Timestamp {
+        self.host_clock.map_or(time, |host| {
+            host.translate(time, clock::now(), Instant::now())
+        })
     }
 
     /// Sends a command again of which nobody knows whether it had its effect.
@@ -100,7 +110,7 @@ impl Actor {
             command,
             retries: None,
         };
-        let until = now.plus_millis(millis);
+        let until = self.on_host_clock(now.plus_millis(millis));
         let letter = post::seal(&self.identity, &self.host.keys, &body, id, until)?;
         self.push(&Frame::Letter(letter));
         Ok(id)

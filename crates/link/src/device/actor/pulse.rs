@@ -174,6 +174,9 @@ impl Actor {
                 if let Some(every) = &mut self.pulse.every {
                     *every = (*every).max(Duration::from_millis(echo.every_millis).min(AT_MOST));
                 }
+                self.host_clock = Some(clock::HostClock::new(echo.now, Instant::now()));
+                self.status
+                    .send_modify(|status| status.clock_in_doubt = false);
                 let host = self.host.peer();
                 self.sight(&Sighting::Echoed { host, asked, echo });
             }
