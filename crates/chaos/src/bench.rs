@@ -9,15 +9,9 @@ use farhelm_chaos::oracle::{self, Verdict};
 use farhelm_chaos::person::Person;
 use farhelm_chaos::trouble::{self, Counts};
 use farhelm_chaos::world::{Session, World, until};
-use farhelm_core::command::Command;
-use farhelm_link::clock;
-use farhelm_link::device::Stage;
 use serde_json::json;
 
-use crate::Options;
-
-/// Times that each recovery is measured.
-const TIMES: usize = 15;
+use crate::{Options, recover};
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut chance = Chance::new(options.seed);
@@ -70,21 +64,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         );
     }
     tell(&verdict, counts, took);
-    let device = world.device("stopwatch").await?;
-    for victim in [
-        "host kill -9 -> live again on a device",
-        "relay kill -9 -> live again",
-    ] {
-        let mut times = Vec::new();
-        for _ in 0..TIMES {
-            times.push(recovery(&mut world, &device, victim.starts_with("host")).await?);
-        }
-        times.sort_unstable();
-        let (median, most) = (times[TIMES / 2].as_millis(), times[TIMES - 1].as_millis());
-        say(&format!(
-            "{victim:<42} median {median} ms, most {most} ms, of {TIMES}"
-        ));
-    }
+    recover::run(&mut world, &mut chance).await?;
     world.end().await;
     ensure!(verdict.is_clean(), "seed {}: {verdict:#?}", options.seed);
     Ok(())
@@ -127,37 +107,6 @@ async fn judge(world: &World, session: &Session, device: &Device) -> anyhow::Res
     verdict.absorb(oracle::wishes(&log, &device.told()));
     verdict.looked_at = asked + session.agent().heard.len() as u64;
     Ok(verdict)
-}
-
-/// From the moment at which a program that was killed is started again until a wish has gone there and back.
-async fn recovery(world: &mut World, device: &Device, host: bool) -> anyhow::Result<Duration> {
-    if host {
-        world.host.kill().await;
-    } else {
-        world.relay.kill().await;
-    }
-    let begun = Instant::now();
-    if host {
-        world.start_host(&[]).await?;
-    } else {
-        world.start_relay(&[]).await?;
-    }
-    let command = Command::SendKeys {
-        stream: device.host.peer().into(),
-    };
-    let mut sent = device
-        .client()
-        .send(command, clock::now().plus_millis(60_000))
-        .await?;
-    while let Some(stage) = sent.stages.recv().await {
-        if let Stage::Done(_) = stage {
-            break;
-        }
-    }
-    let took = begun.elapsed();
-    // A relay that has just come back is no measure for the next time.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    Ok(took)
 }
 
 fn tell(verdict: &Verdict, counts: Counts, took: Duration) {

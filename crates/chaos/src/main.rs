@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use farhelm_chaos::chance::seed;
 
 mod bench;
+mod recover;
 mod soak;
 
 fn main() -> anyhow::Result<()> {

@@ -35,6 +35,8 @@ pub struct Seen {
     pub messages: usize,
     /// Questions that nobody has answered.
     pub open: BTreeMap<ApprovalId, String>,
+    /// How often its agent was gone.
+    pub deaths: usize,
     /// Whether what waits is held.
     pub paused: bool,
 }
@@ -198,6 +200,7 @@ impl Seen {
             Event::ApprovalDecided { approval, .. } => {
                 self.open.remove(approval);
             }
+            Event::AgentExited { .. } => self.deaths += 1,
             Event::QueuePaused { .. } => self.paused = true,
             Event::QueueResumed { .. } | Event::AgentRestarting { .. } => self.paused = false,
             _ => {}

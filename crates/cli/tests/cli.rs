@@ -248,6 +248,8 @@ impl Scene {
                     ("millis" | "skew_millis" | "age_millis", Value::Number(_)) => {
                         (name, "[millis]".into())
                     }
+                    // The agent of a session that was ended may still be leaving.
+                    ("agents", Value::Number(_)) => (name, "[agents]".into()),
                     // How far the agent has come meanwhile is a matter of moments.
                     ("stage", Value::String(stage)) if stage != "done" => (name, "[stage]".into()),
                     ("version" | "digest" | "agent_session", Value::String(_)) => {

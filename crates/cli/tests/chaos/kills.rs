@@ -32,6 +32,40 @@ async fn f08_programs_that_are_frozen_for_a_while_go_on_as_if_nothing_had_been()
     strike(Victim::Relay, Blow::Freeze).await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn f04_a_relay_whose_disk_hangs_acknowledges_nothing_meanwhile_and_loses_nothing()
+-> anyhow::Result<()> {
+    let seed = seed();
+    let mut world = World::start(farhelm(), seed).await?;
+    let session = world.session(&turns()).await?;
+    let person = Person::new(
+        world.device("phone").await?,
+        session.id,
+        Chance::new(seed).fork(),
+    );
+    world.relay.kill().await;
+    let plan = format!("relay.store.before_commit=hang:{}s@2-3", HANGS.as_secs());
+    let begun = std::time::Instant::now();
+    world.start_relay(&[(fail::PLAN, &plan)]).await?;
+    person.prompts("hang").await?;
+    person
+        .sees("the end of the turn", |seen| seen.ended.contains("hang"))
+        .await?;
+    ensure!(begun.elapsed() >= HANGS, "it did not hang");
+    // What hung twice is written now, and is still there for the next one.
+    world.relay.kill().await;
+    world.start_relay(&[]).await?;
+    person.prompts("after").await?;
+    person
+        .sees("the next turn", |seen| seen.ended.contains("after"))
+        .await?;
+    let device = person.stops().await?;
+    let verdict = settle(&world, &session, &[&device]).await?;
+    ensure!(verdict.is_clean(), "SEED={seed}: {verdict:#?}");
+    world.end().await;
+    Ok(())
+}
+
 #[derive(Clone, Copy)]
 enum Victim {
     Host,
@@ -144,6 +178,9 @@ async fn hit(world: &mut World, victim: Victim, blow: Blow) -> anyhow::Result<()
         Victim::Relay => world.start_relay(&[]).await,
     }
 }
+
+/// For so long a disk takes to write.
+const HANGS: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Not a wait for something: as long as this, a program does nothing.
 const FROZEN: std::time::Duration = std::time::Duration::from_millis(1500);
