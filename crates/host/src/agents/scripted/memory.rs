@@ -51,8 +51,12 @@ impl Memory {
         if let Some(path) = &self.path {
             let folder = path.parent().map(fs::create_dir_all);
             let file = OpenOptions::new().create(true).append(true).open(path);
+            let text = format!("{line}\n");
             // A conversation that cannot be kept can still be held.
-            drop((folder, file.and_then(|mut file| writeln!(file, "{line}"))));
+            drop((
+                folder,
+                file.and_then(|mut file| file.write_all(text.as_bytes())),
+            ));
         }
         self.lines.push(line);
     }

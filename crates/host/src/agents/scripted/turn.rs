@@ -422,10 +422,12 @@ impl Turn {
     fn output(&mut self, bytes: usize) -> Result<(), Halt> {
         let mut call = json!({"title": format!("Put out {bytes} bytes"), "kind": "execute"});
         self.begin(&mut call, None, false)?;
-        let mut shown = String::with_capacity(bytes + 16);
+        let mut shown = String::with_capacity(bytes + 1024);
         let mut line = 1_u64;
+        // Of short lines a very long output would take longer to make than to take.
+        let dots = ".".repeat(if bytes > LONG_OUTPUT { 1000 } else { 0 });
         while shown.len() < bytes {
-            shown.push_str(&format!("line {line}\n"));
+            shown.push_str(&format!("line {line}{dots}\n"));
             line += 1;
         }
         shown.truncate(bytes);
@@ -470,3 +472,6 @@ fn crash(signal: Option<i32>, code: i32) -> ! {
     }
     std::process::exit(code)
 }
+
+/// An output of more bytes has long lines.
+const LONG_OUTPUT: usize = 8 << 20;
