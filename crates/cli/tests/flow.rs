@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::{Station, folder, wait_until};
 
 mod support;
@@ -234,6 +235,151 @@ fn f20_a_long_output_is_kept_whole_and_read_by_ranges() {
         "not_found",
         &["farhelm log"],
     );
+}
+
+/// A hundred megabytes in one line of an agent: all of it is kept and none of it is held, others are
+/// answered in the middle of it, and any part is read, here and from afar.
+#[test]
+fn f20_a_hundred_megabytes_in_one_call_are_kept_whole_and_read_by_ranges() {
+    const BYTES: usize = 100_000_000;
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let phone = Station::new(&folder(world.path(), "phone"));
+    let dir = folder(world.path(), "project");
+    let (asked, _) = host.up(&dir, &["--agent", "scripted", "--prompt", "hello"]);
+    host.pair(&phone, "phone");
+    let question = phone.wait_for_question();
+    let daemon = host.daemon_pid();
+    let before = most_memory(daemon);
+
+    let output =
+        format!(r#"{{"scenarios": {{"default": [[{{"do": "output", "bytes": {BYTES}}}]]}}}}"#);
+    let (pid, agent) = noted(world.path(), &scripted(world.path(), &output));
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    let journal = rusqlite::Connection::open(host.home.join("journal.db")).unwrap();
+    wait_until("the first of it is on the disk", || blobs(&journal) > 0);
+    let pid = std::fs::read_to_string(pid)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    signal(pid, Signal::STOP);
+    phone.ok(&["approve", question["approval"].as_str().unwrap()]);
+    phone.wait_for_nth(&asked, "approval_applied", 1);
+    let is_clipped =
+        |record: &serde_json::Value| record["event"]["tool"]["content"][0]["kind"] == "clipped";
+    assert!(!host.log_of(&session).iter().any(is_clipped), "it goes on");
+    signal(pid, Signal::CONT);
+    host.wait_for_nth(&session, "turn_ended", 1);
+
+    let log = host.log_of(&session);
+    let shown = log.iter().find(|record| is_clipped(record)).unwrap();
+    let content = &shown["event"]["tool"]["content"][0];
+    assert_eq!(content["bytes"], BYTES);
+    let blobs = content["blobs"].as_array().unwrap();
+    let sizes = blobs.iter().map(|blob| blob["bytes"].as_u64().unwrap());
+    assert_eq!(sizes.sum::<u64>(), BYTES as u64);
+    assert_eq!(self::blobs(&journal), blobs.len(), "nothing else is kept");
+    let grown = most_memory(daemon) - before;
+    assert!(grown < BYTES * 3 / 2, "{grown} bytes for it");
+
+    let whole = put_out(BYTES);
+    assert!(whole.starts_with(content["head"].as_str().unwrap()));
+    assert!(whole.ends_with(content["tail"].as_str().unwrap()));
+    let tool = shown["event"]["tool"]["id"].as_str().unwrap();
+    for (who, from, to) in [
+        (&host, 0, 1_000_000),
+        (&host, 50_000_000, 51_000_000),
+        (&phone, 77_777_777, 78_000_000),
+        (&phone, BYTES - 100_000, BYTES),
+    ] {
+        let range = format!("{from}-{to}");
+        let part = who.ok(&["output", &session, tool, "--range", &range]);
+        assert!(part == whole[from..to], "{range}");
+    }
+    host.ok(&["down"]);
+}
+
+/// The daemon dies in the middle of a long line: the next one hears it from its beginning.
+#[test]
+fn f20_a_long_line_survives_its_daemon() {
+    const BYTES: usize = 24_000_000;
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let dir = folder(world.path(), "project");
+    let output =
+        format!(r#"{{"scenarios": {{"default": [[{{"do": "output", "bytes": {BYTES}}}]]}}}}"#);
+    let (pid, agent) = noted(world.path(), &scripted(world.path(), &output));
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    let journal = rusqlite::Connection::open(host.home.join("journal.db")).unwrap();
+    wait_until("the first of it is on the disk", || blobs(&journal) > 0);
+    let pid = std::fs::read_to_string(pid)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    signal(pid, Signal::STOP);
+    let daemon = host.daemon_pid();
+    signal(daemon, Signal::KILL);
+    wait_until("the daemon is gone", || !support::is_alive(daemon));
+    signal(pid, Signal::CONT);
+    host.up(&dir, &["--agent", "scripted", "--prompt", "hello"]);
+    host.wait_for_nth(&session, "turn_ended", 1);
+    let log = host.log_of(&session);
+    let content = |record: &serde_json::Value| record["event"]["tool"]["content"][0].clone();
+    let shown: Vec<_> = log
+        .iter()
+        .filter(|record| content(record)["kind"] == "clipped")
+        .collect();
+    assert_eq!(shown.len(), 1, "once");
+    let tool = shown[0]["event"]["tool"]["id"].as_str().unwrap();
+    assert!(host.ok(&["output", &session, tool]) == put_out(BYTES));
+    host.ok(&["down"]);
+}
+
+/// An agent's command that notes its process in a file first.
+fn noted(world: &Path, command: &str) -> (PathBuf, String) {
+    let file = world.join("agent.pid");
+    // What it would remember of a long output takes it time.
+    let text = format!(
+        "echo $$ > '{}'\nunset HOME FARHELM_SCRIPTED_STATE\nexec {command}",
+        file.display()
+    );
+    let agent = support::script(&world.join("agent"), &text);
+    (file, agent)
+}
+
+/// What our own agent puts out when it is to be that much.
+fn put_out(bytes: usize) -> String {
+    let dots = ".".repeat(1000);
+    let mut text = String::with_capacity(bytes + 1024);
+    let mut line = 1;
+    while text.len() < bytes {
+        text.push_str(&format!("line {line}{dots}\n"));
+        line += 1;
+    }
+    text.truncate(bytes);
+    text
+}
+
+/// How many blobs the host has.
+fn blobs(journal: &rusqlite::Connection) -> usize {
+    let count = "SELECT count(*) FROM blobs";
+    let count: i64 = journal.query_row(count, [], |row| row.get(0)).unwrap();
+    usize::try_from(count).unwrap()
+}
+
+/// The most memory that a process has had; 0 where the system does not say.
+fn most_memory(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.map(|line| line.trim().trim_end_matches(" kB").parse::<usize>());
+    kib.map_or(0, |kib| kib.unwrap() * 1024)
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// A flood in one session keeps nobody waiting in another: a question is asked, answered from

@@ -171,6 +171,8 @@ pub(crate) enum Op {
     Session { session: SessionId, spec: String },
     /// A sealed blob.
     Blob { name: [u8; 32], bytes: Bytes },
+    /// A blob to which nothing refers.
+    BlobDropped { name: [u8; 32] },
     /// An envelope that was lost inside of its stream.
     Mend(StoredEnvelope),
     /// The run of a session's agent, as of the last line taken; without a state, that stays.

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::agents::AgentError;
+use crate::agents::{AgentError, LongString};
 
 mod folder;
 mod hold;
@@ -146,7 +146,23 @@ pub enum Heard {
         /// The line, without its newline.
         line: String,
     },
-    /// The agent printed a line that was too long, which was skipped.
+    /// A part of a string of the line that the agent is in the middle of, which is too long to be
+    /// held. Not numbered: said again with its line.
+    Part {
+        /// The part, unescaped, of about 256 KiB. Those of one string follow each other.
+        text: String,
+    },
+    /// The agent printed a line that is too long to be held, of which the long strings came before.
+    LongLine {
+        /// Its number.
+        number: u64,
+        /// The line, with something shorter in the place of each long string.
+        line: String,
+        /// Those strings, in order.
+        strings: Vec<LongString>,
+    },
+    /// The agent printed a line that was too long, which was skipped; parts that came of it are
+    /// nobody's.
     TooLong {
         /// Its number.
         number: u64,

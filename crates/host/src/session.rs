@@ -46,6 +46,8 @@ pub(crate) use restore::{guard, open_records, restore};
 
 /// Inputs taken in one group.
 const GROUP: usize = 128;
+/// Parts of a long line in one group.
+const PARTS: usize = 16;
 /// Inputs that may wait before senders do.
 const WAITING: usize = 256;
 /// File work that may wait before the agent is not heard any more.
@@ -364,14 +366,16 @@ impl SessionActor {
     /// Takes what else has arrived, so that it shares one commit.
     fn gather(&mut self, first: SessionInput) -> Vec<SessionInput> {
         let is_turn = matches!(first, SessionInput::Reached(_));
+        let mut parts = 0;
         let mut group = vec![first];
-        while group.len() < GROUP && !is_turn && self.reaching.is_none() {
+        while group.len() < GROUP && parts < PARTS && !is_turn && self.reaching.is_none() {
             if let Ok(input) = self.inputs.try_recv() {
                 group.push(input);
                 continue;
             }
             let heard = self.heard.as_mut().and_then(|heard| heard.try_recv().ok());
             let Some(heard) = heard else { break };
+            parts += usize::from(matches!(heard, Heard::Part { .. }));
             group.push(SessionInput::Heard(heard));
         }
         group

@@ -439,6 +439,59 @@ fn output_that_grows_is_progress_and_kept_at_the_end() {
     );
 }
 
+/// A line of which long strings were taken: its output was kept when it came, and its arguments
+/// are not whole.
+#[test]
+fn f20_output_that_is_not_whole_is_no_progress_and_arguments_that_are_not_are_none() {
+    let mut agent = Machine::in_turn();
+    let stand_in = "x".repeat(8 << 10);
+    let content = json!([{"type": "content", "content": {"type": "text", "text": stand_in}}]);
+    agent.update(json!({"sessionUpdate": "tool_call", "toolCallId": "c", "kind": "execute", "status": "in_progress"}));
+    agent.said();
+    let update = json!({"sessionUpdate": "tool_call_update", "toolCallId": "c", "content": content, "rawInput": {"command": stand_in}});
+    agent.hear_cut(
+        json!({"method": "session/update", "params": {"sessionId": "s", "update": update}}),
+    );
+    let update = json!({"sessionUpdate": "tool_call_update", "toolCallId": "c", "rawInput": {"command": "ls"}});
+    agent.hear_cut(
+        json!({"method": "session/update", "params": {"sessionId": "s", "update": update}}),
+    );
+    let said = agent.said();
+    let text = Content::Text { text: stand_in };
+    let patch = |content, input| {
+        Said::Tool(ToolPatch {
+            id: "c".to_owned(),
+            content,
+            input,
+            ..ToolPatch::default()
+        })
+    };
+    let input = Some(r#"{"command":"ls"}"#.to_owned());
+    assert_eq!(said, [patch(Some(vec![text]), None), patch(None, input)]);
+}
+
+/// What is asked for in a line that is not whole is neither shown to a person nor done.
+#[test]
+fn f20_a_request_that_is_not_whole_is_refused_and_that_is_said() {
+    for method in [
+        "session/request_permission",
+        "fs/write_text_file",
+        "elicitation/create",
+    ] {
+        let mut agent = Machine::in_turn();
+        let params = json!({"sessionId": "s", "path": "/w/f", "content": "a stand-in", "toolCall": {"toolCallId": "c"}});
+        agent.hear_cut(json!({"id": 7, "method": method, "params": params}));
+        assert!(
+            matches!(&agent.said()[..], [Said::Notice { code: Code::AgentGarbage, text }] if text.contains(method))
+        );
+        let sent = agent.sent();
+        assert!(
+            matches!(&sent[..], [refusal] if refusal["id"] == 7 && refusal["error"]["code"] == -32602),
+            "{sent:?}"
+        );
+    }
+}
+
 #[test]
 fn pictures_never_travel_as_text() {
     let mut agent = Machine::in_turn();
@@ -604,6 +657,12 @@ impl Machine {
 
     fn hear_line(&mut self, line: &str) {
         let steps = self.adapter.hear(&RawMessage::parse(line).unwrap());
+        self.take(steps);
+    }
+
+    fn hear_cut(&mut self, message: Value) {
+        let message = RawMessage::parse(&message.to_string()).unwrap().cut();
+        let steps = self.adapter.hear(&message);
         self.take(steps);
     }
 

@@ -466,6 +466,27 @@ fn odd_shapes_break_nothing() {
 }
 
 /// The adapter, and what came out of it.
+/// What is asked for in a line that is not whole is neither shown to a person nor done.
+#[test]
+fn f20_a_request_that_is_not_whole_is_refused_and_that_is_said() {
+    let mut agent = Machine::in_turn();
+    let request = json!({"subtype": "can_use_tool", "tool_name": "Write", "input": {"file_path": "/w/f", "content": "a stand-in"}, "tool_use_id": "t"});
+    let message = json!({"type": "control_request", "request_id": "r", "request": request});
+    let message = RawMessage::parse(&message.to_string()).unwrap().cut();
+    let steps = agent.adapter.hear(&message);
+    agent.take(steps);
+    assert!(
+        matches!(&agent.said[..], [Said::Notice { code: Code::AgentGarbage, text }] if text.contains("can_use_tool"))
+    );
+    let sent: Value = serde_json::from_str(&agent.lines[0]).unwrap();
+    let response =
+        json!({"subtype": "error", "request_id": "r", "error": "the request is too long"});
+    assert_eq!(
+        sent,
+        json!({"type": "control_response", "response": response})
+    );
+}
+
 struct Machine {
     adapter: Claude,
     said: Vec<Said>,

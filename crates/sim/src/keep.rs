@@ -290,10 +290,11 @@ async fn attend(
 const fn number_of(said: &Heard) -> u64 {
     match said {
         Heard::Line { number, .. }
+        | Heard::LongLine { number, .. }
         | Heard::TooLong { number, .. }
         | Heard::Silent { number }
         | Heard::Ended { number, .. } => *number,
-        Heard::Written { .. } | Heard::Cut | Heard::Superseded => 0,
+        Heard::Part { .. } | Heard::Written { .. } | Heard::Cut | Heard::Superseded => 0,
     }
 }
 

@@ -258,6 +258,11 @@ impl Acp {
         params: &Value,
         message: &RawMessage,
     ) -> Vec<Step> {
+        if message.is_cut() {
+            let refusal = rpc::refuse(&id, rpc::INVALID_PARAMS, "the request is too long");
+            let text = format!("the agent's request {method:?} is too long, and was refused");
+            return vec![refusal, notice(Code::AgentGarbage, text)];
+        }
         match method {
             "session/request_permission" => self.permission_asked(id, params, message),
             "elicitation/create" => self.elicitation_asked(id, params, message),

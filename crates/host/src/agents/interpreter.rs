@@ -114,7 +114,16 @@ impl Interpreter {
 
     /// The agent printed a line.
     pub fn line(&mut self, line: &str) -> Vec<Deed> {
-        match RawMessage::parse(line) {
+        self.take(line, RawMessage::parse(line))
+    }
+
+    /// The agent printed a line in which something shorter stands in the place of long strings.
+    pub fn long_line(&mut self, line: &str) -> Vec<Deed> {
+        self.take(line, RawMessage::parse(line).map(RawMessage::cut))
+    }
+
+    fn take(&mut self, line: &str, read: Result<RawMessage, serde_json::Error>) -> Vec<Deed> {
+        match read {
             Ok(message) if message.value().is_object() => {
                 let steps = self.adapter().hear(&message);
                 self.carry_out(steps)

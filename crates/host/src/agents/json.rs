@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 pub struct RawMessage {
     raw: Box<RawValue>,
     value: Value,
+    is_cut: bool,
 }
 
 impl RawMessage {
@@ -22,7 +23,21 @@ impl RawMessage {
     pub fn parse(line: &str) -> Result<Self, serde_json::Error> {
         let raw = RawValue::from_string(line.trim().to_owned())?;
         let value = serde_json::from_str(raw.get())?;
-        Ok(Self { raw, value })
+        let is_cut = false;
+        Ok(Self { raw, value, is_cut })
+    }
+
+    /// The same, of a line in which something shorter stands in the place of long strings.
+    #[must_use]
+    pub fn cut(self) -> Self {
+        let is_cut = true;
+        Self { is_cut, ..self }
+    }
+
+    /// Whether it is not all that the agent said. What it asks for cannot be done then.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// The message.

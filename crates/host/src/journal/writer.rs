@@ -263,6 +263,11 @@ fn write(db: &Transaction<'_>, op: &Op, tallies: &mut Tallies) -> Result<(), Jou
                 .execute(params![name, bytes.as_ref()])?;
             Ok(())
         }
+        Op::BlobDropped { name } => {
+            db.prepare_cached("DELETE FROM blobs WHERE name = ?1")?
+                .execute(params![name])?;
+            Ok(())
+        }
         Op::Agent { .. } | Op::AgentLine { .. } | Op::AgentWritten { .. } => write_agent(db, op),
     }
 }

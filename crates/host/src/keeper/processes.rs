@@ -311,9 +311,18 @@ async fn speak(wire: Wire, mut told: mpsc::Receiver<Told>, heard: mpsc::Sender<H
         loop {
             while let Ok(Some(frame)) = frames.next() {
                 for item in cutter.take(frame) {
-                    if heard.send(item).await.is_err() {
+                    // Parts are large: few of them wait.
+                    let room = if matches!(item, Heard::Part { .. }) {
+                        HEARD - PARTS
+                    } else {
+                        1
+                    };
+                    let Ok(mut permits) = heard.reserve_many(room).await else {
                         // Nobody listens any more, and what is told goes on.
                         return std::future::pending().await;
+                    };
+                    if let Some(permit) = permits.next() {
+                        permit.send(item);
                     }
                 }
                 if cutter.is_over {
@@ -396,6 +405,12 @@ impl Cutter {
 fn heard(number: u64, piece: Piece) -> Heard {
     match piece {
         Piece::Line(line) => Heard::Line { number, line },
+        Piece::Part(text) => Heard::Part { text },
+        Piece::LongLine { line, strings } => Heard::LongLine {
+            number,
+            line,
+            strings,
+        },
         Piece::TooLong { bytes } => Heard::TooLong { number, bytes },
     }
 }
@@ -417,6 +432,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const TOLD: usize = 64;
 /// Things heard that may wait; while they do, the agent is not read.
 const HEARD: usize = 64;
+/// Parts of a long line among them, about.
+const PARTS: usize = 8;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 

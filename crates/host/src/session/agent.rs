@@ -37,8 +37,24 @@ impl SessionActor {
                 self.vitals.heard_now();
                 interpreter.line(&line)
             }
+            Heard::Part { text } => {
+                self.vitals.heard_now();
+                return self.keep_part(&text, batch);
+            }
+            Heard::LongLine {
+                number,
+                line,
+                strings,
+            } => {
+                agent.place = number;
+                agent.join(strings);
+                let deeds = agent.saved.interpreter.long_line(&line);
+                self.do_all(deeds, batch);
+                return self.drop_unshown(batch);
+            }
             Heard::TooLong { number, bytes } => {
                 agent.place = number;
+                batch.drop_blobs(&std::mem::take(&mut agent.parts));
                 interpreter.too_long(bytes)
             }
             Heard::Silent { number } => {
@@ -51,6 +67,8 @@ impl SessionActor {
             }
             Heard::Ended { number, end } => return self.take_end(number, end, batch),
             Heard::Cut => {
+                // Its line will be heard again from its beginning.
+                batch.drop_blobs(&std::mem::take(&mut agent.parts));
                 self.heard = None;
                 self.vitals.keeper_is(false);
                 return self.reach();
@@ -61,6 +79,16 @@ impl SessionActor {
             }
         };
         self.do_all(deeds, batch);
+    }
+
+    /// A line that was too long to be held has been taken; what nobody shows of it is not kept.
+    fn drop_unshown(&mut self, batch: &mut Batch) {
+        let Some(agent) = &mut self.agent else { return };
+        for long in std::mem::take(&mut agent.longs) {
+            if !long.is_shown {
+                batch.drop_blobs(&long.blobs);
+            }
+        }
     }
 
     /// File work is done.
@@ -177,6 +205,7 @@ impl SessionActor {
         let Some(agent) = self.agent.take() else {
             return;
         };
+        batch.drop_blobs(&agent.parts);
         self.heard = None;
         self.files.clear();
         self.vitals.agent_is(None);

@@ -9,7 +9,7 @@ use farhelm_core::command::{Delivery, Outcome, Receipt};
 use farhelm_core::content::BlobRef;
 use farhelm_core::event::{Event, Live, Record};
 use farhelm_core::keys::PublicKeys;
-use farhelm_core::text::hex;
+use farhelm_core::text::{from_hex, hex};
 use farhelm_link::clock::now;
 use farhelm_proto::CommandId;
 use farhelm_proto::letter::Kind;
@@ -18,11 +18,11 @@ use tokio::sync::mpsc;
 use super::running::{Row, Running, Saved};
 use super::{Reply, Seen, SessionActor, summarise};
 use crate::agents::{Conversation, FileWork, Ticket};
-use crate::clip::{shrink_ask, shrink_tool};
+use crate::clip::{Store, shrink_ask, shrink_tool};
 use crate::journal::health::{Health, Pause};
 use crate::journal::{JournalError, Op, StoredEnvelope};
 use crate::keeper::Told;
-use crate::stream::letter_op;
+use crate::stream::{StreamWriter, letter_op};
 
 /// Events after which the state is written down whole, so that readers can begin there.
 const SNAPSHOT_EVERY: u64 = 256;
@@ -81,6 +81,13 @@ impl Batch {
             .iter()
             .find(|(_, answered, _)| *answered == id)
             .map(|(reply, _, outcome)| (reply, outcome))
+    }
+
+    /// Blobs to which nothing will ever refer are not kept.
+    pub(super) fn drop_blobs(&mut self, blobs: &[BlobRef]) {
+        let names = blobs.iter().filter_map(|blob| from_hex(&blob.name));
+        let names = names.filter_map(|name| name.try_into().ok());
+        self.ops.extend(names.map(|name| Op::BlobDropped { name }));
     }
 
     fn is_empty(&self) -> bool {
@@ -212,25 +219,28 @@ impl SessionActor {
         let keys = self.writer.ready(&self.shared.readers());
         batch.ops.extend(keys);
         let (writer, ops) = (&mut self.writer, &mut batch.ops);
-        let mut keep = |bytes: &[u8]| {
-            let (name, epoch, sealed) = writer.seal_blob(bytes)?;
-            ops.push(Op::Blob {
-                name,
-                bytes: sealed.into(),
-            });
-            Some(BlobRef {
-                name: hex(&name),
-                epoch,
-                bytes: bytes.len() as u64,
-            })
+        let mut keep = |bytes: &[u8]| keep(writer, bytes, ops);
+        let longs = self.agent.as_mut().map(|agent| &mut agent.longs[..]);
+        let mut store = Store {
+            keep: &mut keep,
+            longs: longs.unwrap_or_default(),
         };
         match said {
-            Said::Tool(tool) => Said::Tool(shrink_tool(tool, &mut keep)),
+            Said::Tool(tool) => Said::Tool(shrink_tool(tool, &mut store)),
             Said::Asks { request, ask } => Said::Asks {
                 request,
-                ask: shrink_ask(ask, &mut keep),
+                ask: shrink_ask(ask, &mut store),
             },
             other => other,
+        }
+    }
+
+    /// Puts a part of a text into a blob before anything refers to it.
+    pub(super) fn keep_part(&mut self, part: &str, batch: &mut Batch) {
+        batch.ops.extend(self.writer.ready(&self.shared.readers()));
+        let blob = keep(&mut self.writer, part.as_bytes(), &mut batch.ops);
+        if let Some(agent) = &mut self.agent {
+            agent.parts.extend(blob);
         }
     }
 
@@ -415,6 +425,19 @@ impl SessionActor {
             self.shared.changed.notify_one();
         }
     }
+}
+
+/// Seals a blob that is written with the batch.
+fn keep(writer: &mut StreamWriter, bytes: &[u8], ops: &mut Vec<Op>) -> Option<BlobRef> {
+    let (name, epoch, sealed) = writer.seal_blob(bytes)?;
+    let blob = BlobRef {
+        name: hex(&name),
+        epoch,
+        bytes: bytes.len() as u64,
+    };
+    let bytes = sealed.into();
+    ops.push(Op::Blob { name, bytes });
+    Some(blob)
 }
 
 /// The frame of a letter that is to be sent.

@@ -4,12 +4,14 @@
 use std::collections::VecDeque;
 
 use farhelm_core::assemble::Assembler;
+use farhelm_core::content::BlobRef;
 use farhelm_proto::{ApprovalId, SessionId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-use crate::agents::Interpreter;
+use crate::agents::{Interpreter, LongString};
+use crate::clip::Long;
 use crate::journal::Op;
 use crate::keeper::{Standing, Told};
 
@@ -79,6 +81,10 @@ pub(super) struct Running {
     taken: u64,
     /// The state as it is in the journal.
     kept: String,
+    /// The blobs with the parts of long strings of the line that it is in the middle of.
+    pub(super) parts: Vec<BlobRef>,
+    /// The long strings of the line that is taken just now.
+    pub(super) longs: Vec<Long>,
     /// Until when it has to come up.
     pub(super) until: Option<Instant>,
     pub(super) pid: u32,
@@ -106,6 +112,8 @@ impl Running {
             place: taken,
             taken,
             kept: String::new(),
+            parts: Vec::new(),
+            longs: Vec::new(),
             until: None,
             pid: standing.pid,
             _permit: permit,
@@ -136,6 +144,17 @@ impl Running {
         self.unwritten += line.len();
         self.lines.push_back((self.saved.last_line, line));
         (self.saved.last_line, self.unwritten <= UNWRITTEN)
+    }
+
+    /// The line of which the parts came has come: these are its long strings.
+    pub(super) fn join(&mut self, strings: Vec<LongString>) {
+        let mut parts = std::mem::take(&mut self.parts).into_iter();
+        let join = |string: LongString| Long {
+            blobs: parts.by_ref().take(string.parts).collect(),
+            string,
+            is_shown: false,
+        };
+        self.longs = strings.into_iter().map(join).collect();
     }
 
     /// Its pipe has taken all lines up to this one.

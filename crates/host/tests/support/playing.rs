@@ -174,6 +174,11 @@ impl Playing {
                 self.tell(Told::Acknowledge { through: number });
                 self.interpreter.line(&line)
             }
+            Heard::Part { .. } => Vec::new(),
+            Heard::LongLine { number, line, .. } => {
+                self.tell(Told::Acknowledge { through: number });
+                self.interpreter.long_line(&line)
+            }
             Heard::TooLong { number: _, bytes } => self.interpreter.too_long(bytes),
             Heard::Silent { .. } => self.interpreter.silent(),
             Heard::Written { .. } => Vec::new(),

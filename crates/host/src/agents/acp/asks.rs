@@ -44,7 +44,7 @@ impl Acp {
             )];
         };
         let tool = patch.id.clone();
-        let mut steps = self.upsert(patch, None);
+        let mut steps = self.upsert(patch, None, false);
         let known = self
             .calls
             .get(&tool)

@@ -95,14 +95,23 @@ impl Acp {
     }
 
     fn tool_updated(&mut self, update: &Value, message: &RawMessage) -> Vec<Step> {
-        match content::tool(update, message.raw_at(&["params", "update", "rawInput"])) {
-            Some(patch) => self.upsert(patch, content::output(update)),
+        let input = message.raw_at(&["params", "update", "rawInput"]);
+        // Arguments that are not whole are no arguments; what stands for a long string is longer.
+        let input = input.filter(|input| !message.is_cut() || input.get().len() < WHOLE_INPUT);
+        match content::tool(update, input) {
+            Some(patch) => self.upsert(patch, content::output(update), message.is_cut()),
             None => vec![raw("tool_call_update", message)],
         }
     }
 
-    /// Takes in what is said of a call, from whatever message, and passes on what is new.
-    pub(super) fn upsert(&mut self, mut patch: ToolPatch, output: Option<Content>) -> Vec<Step> {
+    /// Takes in what is said of a call, from whatever message, and passes on what is new. What is
+    /// kept elsewhere already cannot be shown as growing.
+    pub(super) fn upsert(
+        &mut self,
+        mut patch: ToolPatch,
+        output: Option<Content>,
+        is_kept: bool,
+    ) -> Vec<Step> {
         if patch.status == Some(ToolStatus::Failed) && self.refused.contains(&patch.id) {
             patch.status = Some(ToolStatus::Rejected);
         }
@@ -121,7 +130,8 @@ impl Acp {
             // What was shown as growing was not kept.
             patch.content = call.known.content.take();
         }
-        let growing = call.known.status == Some(ToolStatus::InProgress) && is_growth(&patch);
+        let is_shown = call.known.status == Some(ToolStatus::InProgress);
+        let growing = is_shown && !is_kept && is_growth(&patch);
         let grew = call.grew;
         call.grew = growing || (grew && patch.content.is_none());
         call.known.id.clone_from(&patch.id);
@@ -211,6 +221,8 @@ fn commands(update: &Value) -> Vec<AgentCommand> {
         .collect()
 }
 
+/// Arguments that are surely whole in a line that is not.
+const WHOLE_INPUT: usize = 4 << 10;
 /// What belongs to the conversation itself.
 const REPLAYED: &[&str] = &[
     "agent_message_chunk",

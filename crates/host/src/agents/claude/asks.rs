@@ -45,19 +45,29 @@ struct Allow<'a> {
     permissions: Option<Vec<&'a Value>>,
 }
 
+/// The refusal of a request.
+fn refusal(id: &str, error: &str) -> Step {
+    let response = json!({"subtype": "error", "request_id": id, "error": error});
+    Step::Send(line(
+        &json!({"type": "control_response", "response": response}),
+    ))
+}
+
 impl Claude {
     pub(super) fn asked(&mut self, message: &RawMessage) -> Vec<Step> {
         let value = message.value();
         let id = text(value, "request_id").unwrap_or_default();
         let request = value.get("request").unwrap_or(&Value::Null);
         match text(request, "subtype").unwrap_or_default() {
+            subtype if message.is_cut() => {
+                let text = format!("the agent's request {subtype:?} is too long, and was refused");
+                let code = farhelm_proto::Code::AgentGarbage;
+                let notice = Step::Say(Said::Notice { code, text });
+                vec![refusal(id, "the request is too long"), notice]
+            }
             "can_use_tool" => self.permission_asked(id, request, message),
             unknown => {
-                let error = format!("unsupported request: {unknown}");
-                let response = json!({"subtype": "error", "request_id": id, "error": error});
-                let refusal = Step::Send(line(
-                    &json!({"type": "control_response", "response": response}),
-                ));
+                let refusal = refusal(id, &format!("unsupported request: {unknown}"));
                 vec![refusal, raw(&format!("control_request/{unknown}"), message)]
             }
         }
