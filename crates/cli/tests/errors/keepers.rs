@@ -304,9 +304,13 @@ fn down_kills_a_keeper_that_does_not_listen_and_its_agent() {
     let (session, agent) = begin(&host, world.path(), "hello");
     host.wait_for_question();
     let keeper = keeper_of(agent);
-    // Its daemon is gone as well, so that nothing but the state folder knows of them.
+    // The next daemon cannot reach it either, and says so.
     kill_daemon(&host);
     send(keeper, Signal::STOP);
+    let _daemon = run(&host, None);
+    wait_until("the keeper is said not to answer", || {
+        host.json(&["ls"])[0]["presence"]["keeper"]["value"] == false
+    });
     let output = host.run(&["down"]);
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.contains("were killed"), "{output:?}");

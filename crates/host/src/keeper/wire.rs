@@ -4,6 +4,9 @@
 //! 2. daemon → keeper: [`Frame::Prove`], signed with the key of the state folder.
 //! 3. keeper → daemon: [`Frame::Attached`], or [`Frame::Refused`] and the end.
 //! 4. daemon → keeper: [`Frame::Hear`]; from then on the agent's bytes come, and orders go.
+//!
+//! Whoever changes a frame raises [`VERSION`]. The first three frames keep their form, though they may
+//! grow fields: by them a daemon learns that a keeper is of another version. It ends that one.
 
 use farhelm_proto::SessionId;
 use serde::{Deserialize, Serialize};

@@ -426,6 +426,7 @@ impl SessionActor {
             Err(_) if self.shared.ends_agents() => {}
             Err(error) => {
                 tracing::warn!(session = %self.id, %error, "the session waits for its agent's keeper");
+                self.vitals.keeper_is(false);
                 tokio::time::sleep(REACH_AGAIN).await;
                 self.reach();
             }
