@@ -21,8 +21,8 @@ const TIMES: usize = 15;
 const SLEEPS: usize = 5;
 /// How long a host sleeps: longer than anybody keeps a line that nothing comes over.
 const SLEEP: Duration = Duration::from_secs(20);
-/// How long it is quiet before the next one: a relay that has just come back is no measure for the next time.
-const PAUSE: Duration = Duration::from_secs(2);
+/// How long it is quiet before the next one: whoever loses a connection as soon as it is up rightly waits longer each time.
+const PAUSE: Duration = Duration::from_secs(6);
 
 pub(crate) async fn run(world: &mut World, chance: &mut Chance) -> anyhow::Result<()> {
     let device = world.device("stopwatch").await?;
