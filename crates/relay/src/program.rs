@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Subcommand;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::layers::{Layers, PREFIX};
@@ -75,12 +76,26 @@ fn run(args: Args) -> anyhow::Result<()> {
         // Else a log that cannot be written, on a full disk, ends whoever wanted to log.
         .log_internal_errors(false)
         .init();
+    open_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let ended = runtime.block_on(serve(config));
     runtime.shutdown_background();
     ended
+}
+
+/// Takes as many descriptors as the system gives. What a process begins with is often 1,024 for the
+/// sake of programs that use `select`, and each connection is one.
+fn open_many_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, ?current, "the limit of open files cannot be raised");
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

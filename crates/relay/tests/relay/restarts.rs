@@ -284,6 +284,26 @@ async fn f30_a_relay_without_a_free_descriptor_keeps_its_peers_and_takes_others_
     child.wait().unwrap();
 }
 
+/// Shells and service managers begin programs with a low limit that may be raised.
+#[tokio::test]
+async fn f32_a_crowd_needs_no_higher_limit_of_descriptors_than_the_system_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut modest = Command::new("sh");
+    modest
+        .args(["-c", "ulimit -Sn 64; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_farhelm-relay"));
+    let (mut child, address) = spawn_as(modest, folder.path());
+    let mut crowd = Vec::new();
+    for seed in 1..=100 {
+        crowd.push(dial(address, seed, Role::Device).await);
+    }
+    for peer in &mut crowd {
+        peer.settle().await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 /// The real binary, on any port.
 pub(crate) fn spawn(data: &std::path::Path) -> (Child, SocketAddr) {
     spawn_as(Command::new(env!("CARGO_BIN_EXE_farhelm-relay")), data)
