@@ -53,30 +53,40 @@ impl Server {
 
     /// Processor time used so far.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in parentheses may hold spaces; user and system time are the 12th and 13th after it.
-        let fields = stat
-            .rsplit_once(')')
-            .context("no process")?
-            .1
-            .split_whitespace();
-        let ticks: u64 = fields
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse().unwrap_or(0))
-            .sum();
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+        cpu_of(self.child.id())
     }
 
     /// Memory that is its own, plus its share of what it shares, in KiB.
     pub(crate) fn pss(&self) -> anyhow::Result<f64> {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
-        let line = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Pss:"))
-            .context("no Pss")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+        pss_of(self.child.id())
     }
+}
+
+/// Processor time that a process has used so far.
+pub(crate) fn cpu_of(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th after it.
+    let fields = stat
+        .rsplit_once(')')
+        .context("no process")?
+        .1
+        .split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse().unwrap_or(0))
+        .sum();
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// Memory that is a process's own, plus its share of what it shares, in KiB.
+pub(crate) fn pss_of(pid: u32) -> anyhow::Result<f64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let line = rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .context("no Pss")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
 impl Drop for Server {

@@ -5,36 +5,37 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use farhelm_core::ask::{Verdict, digest};
-use farhelm_core::command::Command;
-use farhelm_core::event::Event;
+use anyhow::{Context as _, ensure};
 use farhelm_host::measure;
-use farhelm_link::clock::now;
-use farhelm_link::device::{self, Client, LogItem, Store};
-use farhelm_proto::SessionId;
 use serde_json::Value;
+
+mod approvals;
+mod idle;
 
 /// Appends measured of each size.
 const APPENDS: usize = 500;
 /// Events of a large append.
 const LARGE: u64 = 100;
-/// Approvals measured.
-const APPROVALS: usize = 200;
 /// Cold starts measured.
 const STARTS: usize = 5;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What was found.
+pub(crate) struct Ends {
+    figures: Vec<Figure>,
+    idle: Vec<idle::Idle>,
+}
+
 /// A figure with its name.
-pub(crate) struct Figure {
-    pub(crate) name: &'static str,
-    pub(crate) p50: Duration,
-    pub(crate) p99: Duration,
+struct Figure {
+    name: String,
+    p50: Duration,
+    p99: Duration,
 }
 
 /// Measures everything; `program` is the release build of `farhelm`.
-pub(crate) async fn all(program: &Path) -> anyhow::Result<Vec<Figure>> {
+pub(crate) async fn all(program: &Path) -> anyhow::Result<Ends> {
     ensure!(
         program.exists(),
         "{} is not built; run `make build`",
@@ -51,15 +52,18 @@ pub(crate) async fn all(program: &Path) -> anyhow::Result<Vec<Figure>> {
         "cold start: `farhelm up` until the session is there",
         cold_starts(program).await?,
     ));
-    figures.extend(approvals(program).await?);
-    Ok(figures)
+    figures.extend(approvals::all(program).await?);
+    Ok(Ends {
+        figures,
+        idle: idle::measure(program).await?,
+    })
 }
 
-/// The table of the figures, in Markdown.
-pub(crate) fn table(figures: &[Figure]) -> String {
+/// The tables of the figures, in Markdown.
+pub(crate) fn table(ends: &Ends) -> String {
     let millis = |duration: Duration| format!("{:.2} ms", duration.as_secs_f64() * 1e3);
     let mut text = "| the ends | p50 | p99 |\n|---|---:|---:|\n".to_owned();
-    for figure in figures {
+    for figure in &ends.figures {
         text += &format!(
             "| {} | {} | {} |\n",
             figure.name,
@@ -67,10 +71,10 @@ pub(crate) fn table(figures: &[Figure]) -> String {
             millis(figure.p99)
         );
     }
-    text
+    text + &idle::table(&ends.idle)
 }
 
-fn figure(name: &'static str, mut took: Vec<Duration>) -> Figure {
+fn figure(name: impl Into<String>, mut took: Vec<Duration>) -> Figure {
     took.sort_unstable();
     let at = |part: usize| {
         took.get((took.len() * part / 100).min(took.len().saturating_sub(1)))
@@ -78,7 +82,7 @@ fn figure(name: &'static str, mut took: Vec<Duration>) -> Figure {
             .unwrap_or_default()
     };
     Figure {
-        name,
+        name: name.into(),
         p50: at(50),
         p99: at(99),
     }
@@ -127,6 +131,18 @@ impl Host {
         )?)
     }
 
+    /// How to start the scripted agent with this scenario.
+    fn scripted(&self, name: &str, turns: &Value) -> anyhow::Result<String> {
+        let file = self.folder.path().join(name);
+        let scenario = serde_json::json!({"scenarios": {"default": turns}});
+        std::fs::write(&file, scenario.to_string())?;
+        Ok(format!(
+            "{} scripted-agent --scenario {}",
+            self.program.display(),
+            file.display()
+        ))
+    }
+
     async fn up(&self, more: &[&str]) -> anyhow::Result<Value> {
         let dir = self.folder.path().join("project").display().to_string();
         self.json(&[&["up", "--dir", &dir, "--headless"], more].concat())
@@ -144,109 +160,4 @@ async fn cold_starts(program: &Path) -> anyhow::Result<Vec<Duration>> {
         host.run(&["down"]).await?;
     }
     Ok(took)
-}
-
-/// Approves one command after another from a device that reaches the host through the relay.
-async fn approvals(program: &Path) -> anyhow::Result<Vec<Figure>> {
-    let host = Host::new(program)?;
-    let step = serde_json::json!({"do": "shell", "command": "true"});
-    let scenario = serde_json::json!({"scenarios": {"default": [vec![step; APPROVALS]]}});
-    let file = host.folder.path().join("scenario.json");
-    std::fs::write(&file, scenario.to_string())?;
-    let line = format!(
-        "{} scripted-agent --scenario {}",
-        program.display(),
-        file.display()
-    );
-    let made = host.up(&["--agent-cmd", &line]).await?;
-    let measured = steer(&host, &made).await;
-    host.run(&["down"]).await?;
-    let (decided, applied) = measured?;
-    Ok(vec![
-        figure(
-            "approval: tap until the decision is back on the device, durable at the host",
-            decided,
-        ),
-        figure(
-            "approval: tap until the device knows that the agent has it",
-            applied,
-        ),
-    ])
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "only these events are timed"
-)]
-async fn steer(host: &Host, made: &Value) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
-    let session: SessionId = made["session"].as_str().context("a session")?.parse()?;
-    let link = made["link"].as_str().context("a link")?;
-    let store = Store::open(&host.folder.path().join("device"))?;
-    let (told, code) = tokio::sync::oneshot::channel();
-    let pairing = device::pair(&store, link, "bench", None, |code| {
-        drop(told.send(code.to_owned()));
-    });
-    let accepting = async {
-        let code = code.await?;
-        host.run(&["pair", "--accept", &code]).await
-    };
-    let (paired, accepted) = tokio::join!(pairing, accepting);
-    accepted?;
-    let client = Client::connect(store, paired?, None).await?;
-    client.fleet().await?;
-    let mut log = client.log(session, None, true).await;
-    let later = now().plus_millis(3_600_000);
-    let sent = client
-        .send(
-            Command::Prompt {
-                session,
-                text: "go".into(),
-            },
-            later,
-        )
-        .await?;
-    drop(sent);
-    let (mut decided, mut applied) = (Vec::new(), Vec::new());
-    let mut tapped = Instant::now();
-    while let Some(item) = tokio::time::timeout(PATIENCE, log.recv())
-        .await
-        .context("the log stands still")?
-    {
-        let LogItem::Record(record) = item? else {
-            continue;
-        };
-        match record.event {
-            Event::ApprovalRequested { approval, ask, .. } => {
-                let shown: Value = serde_json::from_str(&ask)?;
-                let option = shown["options"][0]["id"]
-                    .as_str()
-                    .context("an option")?
-                    .to_owned();
-                let verdict = Verdict::Selected {
-                    option,
-                    allows: true,
-                    reason: None,
-                };
-                let command = Command::DecideApproval {
-                    session,
-                    approval,
-                    digest: digest(&ask),
-                    verdict,
-                };
-                tapped = Instant::now();
-                drop(client.send(command, later).await?);
-            }
-            Event::ApprovalDecided { .. } => decided.push(tapped.elapsed()),
-            Event::ApprovalApplied { .. } => applied.push(tapped.elapsed()),
-            Event::TurnEnded { .. } => break,
-            Event::AgentExited { stderr, .. } => bail!("the agent ended: {stderr}"),
-            _ => {}
-        }
-    }
-    ensure!(
-        applied.len() == APPROVALS,
-        "{} of {APPROVALS} approvals were applied",
-        applied.len()
-    );
-    Ok((decided, applied))
 }

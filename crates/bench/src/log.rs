@@ -7,6 +7,7 @@
 use std::sync::LazyLock;
 use std::time::Instant;
 
+use bytes::Bytes;
 use farhelm_proto::envelope::{Envelope, Header, Lane, SUITE};
 use farhelm_proto::frame::{self, Frame};
 use farhelm_proto::{PeerId, StreamId};
@@ -98,11 +99,17 @@ impl Log {
 
     /// Appends the next event, ready to be sent.
     pub(crate) fn write(&mut self, out: &mut Vec<u8>) {
+        let message = self.next();
+        self.framing.write(out, &message);
+    }
+
+    /// The next event, as a whole message without its framing.
+    pub(crate) fn next(&mut self) -> Bytes {
         self.seq += 1;
         self.message[..8].copy_from_slice(&self.seq.to_be_bytes());
         self.message[8..16].copy_from_slice(&now().to_be_bytes());
         let Some(header) = &mut self.sealed else {
-            return self.framing.write(out, &self.message);
+            return Bytes::copy_from_slice(&self.message);
         };
         (header.first, header.last) = (self.seq, self.seq);
         let envelope = Envelope {
@@ -110,8 +117,7 @@ impl Log {
             body: self.message.to_vec().into(),
             signature: [0x5a; SIGNATURE_BYTES].into(),
         };
-        self.framing
-            .write(out, &Frame::Envelope(envelope).to_bytes());
+        Frame::Envelope(envelope).to_bytes()
     }
 
     /// Makes many events at once.

@@ -1,5 +1,6 @@
 //! The loads. Each takes a server that runs and gives the figures of one round.
 
+pub(crate) mod beside;
 pub(crate) mod catch_up;
 pub(crate) mod crash;
 pub(crate) mod flood;

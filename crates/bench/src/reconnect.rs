@@ -1,20 +1,20 @@
-//! How soon everybody is back after a relay has restarted: with many live pairs, each a link of
-//! its own with its own waits, as hosts and devices have them.
+//! How soon everybody is back after a relay has restarted: with many live pairs, each end a link of
+//! its own with its own waits, as hosts and devices have them, and nothing lost of what the hosts
+//! write before, meanwhile and after.
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use farhelm_core::keys::Identity;
-use farhelm_link::driver::{Link, LinkEvent, LinkOptions};
-use farhelm_link::rng;
-use farhelm_proto::frame::Role;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+
+use self::crowd::{Back, Crowd};
+use crate::child::cpu_of;
+use crate::output::note;
+
+mod crowd;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 enum End {
     /// It is asked to, and tells everybody when to come back.
     Kind,
-    /// It is killed.
+    /// It is killed, and every link breaks in the same moment.
     Killed,
 }
 
@@ -33,9 +33,13 @@ pub(crate) struct Restart {
     pairs: usize,
     end: End,
     listening: Duration,
-    p50: Duration,
-    p99: Duration,
-    last: Duration,
+    links: Vec<Duration>,
+    pairs_back: Vec<Duration>,
+    dials: f64,
+    lost: u64,
+    twice: u64,
+    relay_cpu: Duration,
+    own_cpu: Duration,
 }
 
 /// Restarts a relay under each number of pairs; `program` is the release build of `farhelm`.
@@ -47,50 +51,85 @@ pub(crate) async fn all(program: &Path, pairs: &[usize]) -> anyhow::Result<Vec<R
     );
     let mut restarts = Vec::new();
     for &pairs in pairs {
-        let folder = tempfile::tempdir()?;
-        let mut relay = Relay::start(program, folder.path(), 0).await?;
-        let mut crowd = Crowd::connect(relay.port, pairs * 2).await?;
         for end in [End::Kind, End::Killed] {
-            crowd.forget();
-            let begun = Instant::now();
-            let port = relay.port;
-            relay.end(end).await?;
-            relay = Relay::start(program, folder.path(), port).await?;
-            let listening = begun.elapsed();
-            let mut took = crowd.all_back(begun).await?;
-            took.sort_unstable();
-            let at = |part: usize| took[(took.len() * part / 100).min(took.len() - 1)];
-            restarts.push(Restart {
-                pairs,
-                end,
-                listening,
-                p50: at(50),
-                p99: at(99),
-                last: at(100),
-            });
+            note(&format!("{pairs} pairs, {end:?}"));
+            restarts.push(one(program, pairs, end).await?);
         }
     }
     Ok(restarts)
 }
 
+/// One restart, with a crowd of its own: links that were up for less than half a minute remember
+/// their last failures.
+async fn one(program: &Path, pairs: usize, end: End) -> anyhow::Result<Restart> {
+    let folder = tempfile::tempdir()?;
+    let relay = Relay::start(program, folder.path(), 0).await?;
+    let port = relay.port;
+    let mut crowd = Crowd::connect(port, pairs).await?;
+    crowd.forget();
+    let (begun, own) = (Instant::now(), cpu_of(std::process::id())?);
+    relay.end(end).await?;
+    let relay = Relay::start(program, folder.path(), port).await?;
+    let listening = begun.elapsed();
+    let Back {
+        mut links,
+        pairs: mut pairs_back,
+        dials,
+    } = crowd.all_back(begun).await?;
+    let relay_cpu = relay.cpu()?;
+    let own_cpu = cpu_of(std::process::id())?.saturating_sub(own);
+    let (lost, twice) = crowd.settle().await;
+    crowd.leave().await?;
+    links.sort_unstable();
+    pairs_back.sort_unstable();
+    Ok(Restart {
+        pairs,
+        end,
+        listening,
+        dials: dials as f64 / links.len() as f64,
+        links,
+        pairs_back,
+        lost,
+        twice,
+        relay_cpu,
+        own_cpu,
+    })
+}
+
 /// The table of the figures, in Markdown.
 pub(crate) fn table(restarts: &[Restart]) -> String {
     let millis = |duration: Duration| format!("{} ms", duration.as_millis());
-    let mut text = "| a relay restarts | listens again | p50 back | p99 back | last back |\n\
-                    |---|---:|---:|---:|---:|\n"
-        .to_owned();
+    let at = |sorted: &[Duration], part: usize| {
+        sorted
+            .get((sorted.len() * part / 100).min(sorted.len().saturating_sub(1)))
+            .copied()
+            .map(millis)
+            .unwrap_or_default()
+    };
+    let mut text =
+        "| a relay restarts | listens again | links p50 | p99 | last | pairs p50 | p99 | last \
+                    | dials each | lost | twice | CPU of the relay | of the crowd |\n\
+                    |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n"
+            .to_owned();
     for restart in restarts {
         let end = match restart.end {
             End::Kind => "stopped",
             End::Killed => "killed",
         };
+        let times: Vec<_> = [&restart.links, &restart.pairs_back]
+            .into_iter()
+            .flat_map(|sorted| [50, 99, 100].map(|part| at(sorted, part)))
+            .collect();
         text += &format!(
-            "| {end}, {} pairs | {} | {} | {} | {} |\n",
+            "| {end}, {} pairs | {} | {} | {:.1} | {} | {} | {:.2} s | {:.2} s |\n",
             restart.pairs,
             millis(restart.listening),
-            millis(restart.p50),
-            millis(restart.p99),
-            millis(restart.last)
+            times.join(" | "),
+            restart.dials,
+            restart.lost,
+            restart.twice,
+            restart.relay_cpu.as_secs_f64(),
+            restart.own_cpu.as_secs_f64(),
         );
     }
     text
@@ -127,6 +166,11 @@ impl Relay {
         Ok(Self { child, port })
     }
 
+    /// Processor time used so far.
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        cpu_of(self.child.id().context("the relay is gone")?)
+    }
+
     async fn end(mut self, end: End) -> anyhow::Result<()> {
         match (end, self.child.id()) {
             (End::Killed, _) => self.child.start_kill()?,
@@ -141,78 +185,5 @@ impl Relay {
         }
         self.child.wait().await?;
         Ok(())
-    }
-}
-
-/// Many links to one relay; they end with it.
-struct Crowd {
-    size: usize,
-    ups: mpsc::UnboundedReceiver<(usize, Instant)>,
-    _links: JoinSet<()>,
-}
-
-impl Crowd {
-    async fn connect(port: u16, size: usize) -> anyhow::Result<Self> {
-        let (told, ups) = mpsc::unbounded_channel();
-        let mut links = JoinSet::new();
-        for index in 0..size {
-            let role = if index % 2 == 0 {
-                Role::Host
-            } else {
-                Role::Device
-            };
-            let (link, mut events) = Link::start(LinkOptions {
-                relay: format!("http://127.0.0.1:{port}"),
-                identity: Arc::new(Identity::from_seed(rng::random())?),
-                role,
-                generation: 1,
-                dead_millis: None,
-                agent: "bench/1".to_owned(),
-                extra_ca: None,
-            });
-            let told = told.clone();
-            links.spawn(async move {
-                let _link = link;
-                while let Some(event) = events.recv().await {
-                    if matches!(event, LinkEvent::Up(_))
-                        && told.send((index, Instant::now())).is_err()
-                    {
-                        return;
-                    }
-                }
-            });
-        }
-        let mut crowd = Self {
-            size,
-            ups,
-            _links: links,
-        };
-        crowd.all_back(Instant::now()).await?;
-        Ok(crowd)
-    }
-
-    /// What was heard before does not count.
-    fn forget(&mut self) {
-        while self.ups.try_recv().is_ok() {}
-    }
-
-    /// How long after `begun` each link was up, once all of them were.
-    async fn all_back(&mut self, begun: Instant) -> anyhow::Result<Vec<Duration>> {
-        let mut took = vec![None; self.size];
-        let mut missing = self.size;
-        let waiting = async {
-            while missing > 0
-                && let Some((index, at)) = self.ups.recv().await
-            {
-                missing -= usize::from(took[index].is_none());
-                took[index].get_or_insert(at.duration_since(begun));
-            }
-        };
-        let done = tokio::time::timeout(PATIENCE, waiting).await;
-        ensure!(
-            done.is_ok() && missing == 0,
-            "{missing} links did not come back"
-        );
-        Ok(took.into_iter().flatten().collect())
     }
 }

@@ -59,6 +59,9 @@ metrics! {
     Tail = "newest 200 events of a long stream", "tail", "ms", 2;
     LongRate = "catch-up of a long stream, events/s", "long_rate", "", 0;
     SlowRate = "rate of a device beside a stopped one, against before", "slow_rate", "×", 2;
+    BesideP99 = "latency p99 of a device beside one that reads", "beside_p99", "ms", 2;
+    BesideStoppedP99 = "latency p99 beside a stopped one", "beside_stopped_p99", "ms", 2;
+    BesideRatio = "the latter against the former", "beside_ratio", "×", 2;
     SlowStall = "longest pause of that device", "slow_stall", "ms", 0;
     SlowPeak = "memory at most with a stopped device", "slow_peak", "MiB", 1;
     SlowMemory = "of which more than before", "slow_memory", "MiB", 1;

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::child::Server;
 use crate::log::Pace;
-use crate::measure::{catch_up, crash, flood, latency, pairs, per_million, rate, slow};
+use crate::measure::{beside, catch_up, crash, flood, latency, pairs, per_million, rate, slow};
 use crate::output::note;
 use crate::results::{Metric, Results};
 use crate::target::Kind;
@@ -126,6 +127,8 @@ async fn one_round(plan: &Plan, pairs: u64, results: &mut Results) {
     if plan.kinds.contains(&Kind::Farhelm) {
         let found = within(one_stopped(plan, Kind::Farhelm, results)).await;
         keep(results, "a stopped device", found);
+        let found = within(beside_stopped(results)).await;
+        keep(results, "a device beside a stopped one", found);
     }
 }
 
@@ -211,6 +214,19 @@ async fn one_stopped(plan: &Plan, kind: Kind, results: &mut Results) -> anyhow::
     results.add(Metric::SlowMissed, kind, found.missed as f64);
     results.add(Metric::SlowCatchUp, kind, found.back.as_secs_f64());
     results.add(Metric::SlowBackRate, kind, rate(found.missed, found.back));
+    Ok(())
+}
+
+/// What a stopped device costs another one in time.
+async fn beside_stopped(results: &mut Results) -> anyhow::Result<()> {
+    let kind = Kind::Farhelm;
+    let server = Server::start(kind)?;
+    let beside = beside::measure(&server, 1).await?;
+    let p99 = |found: &Histogram<u64>| found.value_at_quantile(0.99) as f64 / 1e6;
+    let (reading, while_stopped) = (p99(&beside.reading), p99(&beside.stopped));
+    results.add(Metric::BesideP99, kind, reading);
+    results.add(Metric::BesideStoppedP99, kind, while_stopped);
+    results.add(Metric::BesideRatio, kind, while_stopped / reading);
     Ok(())
 }
 

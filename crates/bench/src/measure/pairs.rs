@@ -151,7 +151,7 @@ async fn keep_alive(
 }
 
 /// How often our relay asks each peer to send a sign of life.
-const PING: Duration = Duration::from_secs(20);
+const PING: Duration = Duration::from_secs(5);
 /// Pairs that connect at the same time.
 const AT_ONCE: usize = 128;
 /// What a server gets to come to rest.

@@ -264,6 +264,13 @@ const TARGETS: &[Row] = &[
         None,
     ),
     (
+        "T12 latency p99 beside a stopped one",
+        Of::Value(Metric::BesideRatio),
+        Side::AtMost,
+        1.1,
+        None,
+    ),
+    (
         "T13 receipted events lost by kill -9",
         Of::Value(Metric::CrashLost),
         Side::AtMost,
