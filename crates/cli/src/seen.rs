@@ -107,6 +107,9 @@ impl Seen {
         if let Some(held) = known.and_then(|known| known.held.as_ref()) {
             return format!("{word}, held: {}", held.code);
         }
+        if turn.fresh && self.is_out_of_reach(summary) {
+            return format!("{word}, out of reach");
+        }
         match turn.age_millis {
             _ if turn.fresh => word,
             Some(age) => format!("was {word} {} ago", duration(age / 1000)),
@@ -114,10 +117,24 @@ impl Seen {
         }
     }
 
+    /// Whether the session has an agent whose keeper does not answer.
+    fn is_out_of_reach(&self, summary: &Summary) -> bool {
+        let turn = self.presence.turn(summary.session, self.now);
+        let known = self.presence.sessions.get(&summary.session);
+        let has_agent = matches!(
+            turn.state.unwrap_or(summary.state),
+            Activity::Idle | Activity::Running | Activity::RequiresAction
+        );
+        has_agent && known.and_then(|known| known.keeper.value) == Some(false)
+    }
+
     /// One line about a session: its turn, its agent, and when that was heard last.
     pub(crate) fn line(&self, summary: &Summary) -> String {
         let known = self.presence.sessions.get(&summary.session);
         let agent = match known.and_then(|known| known.agent.value) {
+            _ if self.is_out_of_reach(summary) => {
+                "its agent is out of reach, for its keeper does not answer"
+            }
             Some(true) => "its agent runs",
             Some(false) => "no agent runs",
             None => "it is not known whether its agent runs",
@@ -247,6 +264,26 @@ mod tests {
             ["the host has not answered yet; this is how it was"]
         );
         assert_eq!(seen.json_of(SESSION)["turn"]["fresh"], false);
+    }
+
+    #[test]
+    fn i05_an_agent_whose_keeper_does_not_answer_is_out_of_reach_and_one_that_ended_is_not() {
+        let mut presence = known(1_000);
+        if let Some(session) = presence.sessions.get_mut(&SESSION) {
+            session.keeper.value = Some(false);
+            session.agent.value = Some(false);
+        }
+        let running = summary(Activity::Running, 1_000);
+        let seen = Seen::new(presence.clone(), &fleet(running.clone()), Timestamp(2_000));
+        assert_eq!(seen.state(&running), "running, out of reach");
+        assert!(seen.line(&running).contains("its agent is out of reach"));
+        if let Some(session) = presence.sessions.get_mut(&SESSION) {
+            session.turn.value = Some(Activity::AgentGone);
+        }
+        let gone = summary(Activity::AgentGone, 1_000);
+        let seen = Seen::new(presence, &fleet(gone.clone()), Timestamp(2_000));
+        assert_eq!(seen.state(&gone), "agent gone");
+        assert!(seen.line(&gone).contains("no agent runs"));
     }
 
     #[test]

@@ -311,6 +311,7 @@ fn down_kills_a_keeper_that_does_not_listen_and_its_agent() {
     wait_until("the keeper is said not to answer", || {
         host.json(&["ls"])[0]["presence"]["keeper"]["value"] == false
     });
+    assert!(host.ok(&["ls"]).contains("out of reach"));
     let output = host.run(&["down"]);
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.contains("were killed"), "{output:?}");
