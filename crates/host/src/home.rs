@@ -186,7 +186,7 @@ impl Home {
             .ok()
     }
 
-    /// The host's keys, made on first use.
+    /// The host's keys, made on first use by the holder of the lock.
     ///
     /// # Errors
     ///
@@ -195,15 +195,22 @@ impl Home {
         let path = self.0.join("host.key");
         if !path.exists() {
             let seed: [u8; 64] = farhelm_link::rng::random();
-            let mut file = OpenOptions::new()
+            // There whole or not at all, whenever this process dies.
+            let beside = self.0.join("host.key.new");
+            let made = OpenOptions::new()
                 .write(true)
-                .create_new(true)
+                .create(true)
+                .truncate(true)
                 .mode(0o600)
-                .open(&path)
-                .map_err(|error| HomeError::unusable(&path, error))?;
+                .open(&beside);
             fail::point("host.home.key_made");
-            let written = file.write_all(&seed).and_then(|()| file.sync_all());
-            fail::point("host.home.key_written");
+            let written = made.and_then(|mut file| {
+                file.write_all(&seed)?;
+                file.sync_all()?;
+                fail::point("host.home.key_written");
+                std::fs::rename(&beside, &path)?;
+                File::open(&self.0)?.sync_all()
+            });
             written.map_err(|error| HomeError::unusable(&path, error))?;
         }
         let mut file = File::open(&path).map_err(|error| HomeError::unusable(&path, error))?;

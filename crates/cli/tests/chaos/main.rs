@@ -1,6 +1,7 @@
 //! Real programs with faults between and in them: nothing is lost, doubled or told wrongly. A failure prints its seed;
 //! `SEED=…` repeats it.
 
+mod beginnings;
 mod kills;
 mod points;
 mod weather;

@@ -12,8 +12,8 @@ use crate::{FARHELM, farhelm, settle, turns};
 
 /// Reached only where a host or a relay is new, a device is let in or removed, a session is made,
 /// or an agent is started, ends, or wants a file touched:
-/// [`f01_a_host_that_is_killed_while_everything_is_new_comes_up_whole`].
-const ONCE: &[&str] = &[
+/// [`f01_a_host_that_is_killed_while_everything_is_new_comes_up_whole`](crate::beginnings).
+pub(crate) const ONCE: &[&str] = &[
     "host.daemon.before_stop",
     "host.home.key_made",
     "host.home.key_written",
@@ -41,6 +41,9 @@ const ONCE: &[&str] = &[
     "relay.peer.before_members",
     "relay.store.in_creation",
 ];
+
+/// Reached only after another fault, or long after it.
+pub(crate) const FAULTS: &[&str] = &["host.journal.reopened"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f01_a_daemon_that_is_killed_at_any_failpoint_loses_and_doubles_nothing()
