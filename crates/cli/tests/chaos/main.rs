@@ -2,6 +2,7 @@
 //! `SEED=…` repeats it.
 
 mod beginnings;
+mod keepers;
 mod kills;
 mod points;
 mod weather;

@@ -198,7 +198,7 @@ async fn restart(world: &mut World, victim: Victim, more: &[(&str, &str)]) -> an
 }
 
 /// The names that the program itself says, of those that begin so; with the variable `POINT`, only those that contain it.
-fn points(prefix: &str) -> Vec<String> {
+pub(crate) fn points(prefix: &str) -> Vec<String> {
     let said = Command::new(FARHELM).arg("failpoints").output();
     let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
     let all: Vec<String> = said
