@@ -36,6 +36,8 @@ pub struct World {
     pub device_road: Proxy,
     farhelm: PathBuf,
     environment: BTreeMap<String, String>,
+    /// Variables that only commands get.
+    for_commands: BTreeMap<String, String>,
     address: SocketAddr,
     folder: TempDir,
     is_over: bool,
@@ -131,6 +133,7 @@ impl World {
             device_road,
             farhelm: farhelm.to_owned(),
             environment,
+            for_commands: BTreeMap::new(),
             address,
             folder,
             is_over: false,
@@ -205,6 +208,12 @@ impl World {
         self.folder.path().join("relay")
     }
 
+    /// From here on, a command that finds no daemon starts none that comes up.
+    pub fn commands_start_nothing(&mut self) {
+        let plan = "host.daemon.before_socket=kill".to_owned();
+        self.for_commands.insert(fail::PLAN.to_owned(), plan);
+    }
+
     /// Runs a command at the host, for its JSON.
     ///
     /// # Errors
@@ -216,6 +225,7 @@ impl World {
         let run = command
             .env_clear()
             .envs(&self.environment)
+            .envs(&self.for_commands)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();

@@ -40,10 +40,13 @@ async fn live(seed: u64) -> anyhow::Result<()> {
         }
     };
     let (relay, host) = (of("relay"), of("host"));
-    let world = World::start_with(farhelm(), seed, &relay.plan(), &host.plan()).await?;
+    let mut world = World::start_with(farhelm(), seed, &relay.plan(), &host.plan()).await?;
+    // `up` would put a daemon of its own in the place of one that has just died.
+    world.commands_start_nothing();
     let mut life = Life { world, relay, host };
     let turns = json!([[
         {"do": "text", "text": "working on {prompt}"},
+        {"do": "read", "path": "a.txt", "client": true},
         {"do": "write", "path": "a.txt", "text": "{prompt}", "client": true},
         {"do": "count", "to": 20},
     ]]);
@@ -146,6 +149,12 @@ impl Life {
     /// Starts again what has died, until all is up.
     async fn tend(&mut self) -> anyhow::Result<()> {
         for _ in 0..=ONCE.len() {
+            for program in [&mut self.world.relay, &mut self.world.host] {
+                // A process that has died is a little later one that has ended.
+                if program.pid().is_some_and(|pid| !trouble::lives(pid)) {
+                    program.ended(PATIENCE).await;
+                }
+            }
             if self.world.relay.has_ended() {
                 self.relay.died();
                 self.world.start_relay(&self.relay.plan()).await?;
@@ -181,8 +190,13 @@ impl Life {
                 Ok(done) => return Ok(done),
                 Err(error) => last = Some(error),
             }
+            tokio::time::sleep(POLL).await;
         }
-        Err(last.context("nothing was tried")?.context(what.to_owned()))
+        let said = [&self.world.relay, &self.world.host]
+            .map(Program::said)
+            .concat();
+        let last = last.context("nothing was tried")?;
+        Err(last.context(format!("{what}, without {:?}: {said}", self.host.ahead)))
     }
 
     /// Pairs a device, under another name each time.
