@@ -300,6 +300,43 @@ fn f20_a_hundred_megabytes_in_one_call_are_kept_whole_and_read_by_ranges() {
     host.ok(&["down"]);
 }
 
+/// What is long in a line and shown nowhere whole is not kept, and that something is left out is
+/// said: words of the agent, and an output that comes twice.
+#[test]
+fn f20_of_long_strings_only_those_that_are_shown_are_kept() {
+    const BYTES: usize = 9 << 20;
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let dir = folder(world.path(), "project");
+    let put_out = "é".repeat(BYTES / 2);
+    let call = serde_json::json!({
+        "sessionUpdate": "tool_call", "toolCallId": "c", "title": "long", "status": "completed",
+        "content": [{"type": "content", "content": {"type": "text", "text": put_out}}],
+        "rawOutput": format!("{put_out}, raw"),
+    });
+    let steps = serde_json::json!([
+        {"do": "text", "text": "w".repeat(BYTES)}, {"do": "update", "update": call}
+    ]);
+    let scenario = serde_json::json!({"scenarios": {"default": [steps]}}).to_string();
+    let agent = scripted(world.path(), &scenario);
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    host.wait_for_nth(&session, "turn_ended", 1);
+    let log = host.log_of(&session);
+    let said = log.iter().find(|record| record.to_string().contains("www"));
+    let said = said.unwrap().to_string();
+    let left_out = format!("… {BYTES} bytes in all, SHA-256 ");
+    assert!(said.contains(&left_out) && said.len() < 20_000, "{said}");
+    let mut shown = log
+        .iter()
+        .map(|record| &record["event"]["tool"]["content"][0]);
+    let shown = shown.find(|content| content["kind"] == "clipped").unwrap();
+    assert_eq!(shown["bytes"], BYTES);
+    let journal = rusqlite::Connection::open(host.home.join("journal.db")).unwrap();
+    assert_eq!(blobs(&journal), shown["blobs"].as_array().unwrap().len());
+    assert!(host.ok(&["output", &session, "c"]) == put_out);
+    host.ok(&["down"]);
+}
+
 /// The daemon dies in the middle of a long line: the next one hears it from its beginning.
 #[test]
 fn f20_a_long_line_survives_its_daemon() {

@@ -26,6 +26,7 @@ pub(super) async fn run(
     let parts = parts(&tool);
     let all: u64 = parts.iter().map(Part::bytes).sum();
     let range = parse(range.unwrap_or("-"), all)?;
+    let is_raw = !context.json && !output::is_terminal();
     let mut text = Vec::new();
     let mut at = 0;
     for part in &parts {
@@ -37,7 +38,12 @@ pub(super) async fn run(
             };
             let begin = usize::try_from(range.start.saturating_sub(at)).unwrap_or(0);
             let stop = usize::try_from(range.end.min(end) - at).unwrap_or(0);
-            text.extend_from_slice(bytes.get(begin..stop.min(bytes.len())).unwrap_or_default());
+            let wanted = bytes.get(begin..stop.min(bytes.len())).unwrap_or_default();
+            if is_raw {
+                output::raw(wanted);
+            } else {
+                text.extend_from_slice(wanted);
+            }
         }
         at = end;
     }
@@ -46,10 +52,8 @@ pub(super) async fn run(
             "tool": tool.id, "bytes": all, "from": range.start, "to": range.end,
             "text": String::from_utf8_lossy(&text),
         }));
-    } else if output::is_terminal() {
+    } else if !is_raw {
         output::print(&visible(&String::from_utf8_lossy(&text)));
-    } else {
-        output::raw(&text);
     }
     Ok(())
 }
