@@ -9,6 +9,9 @@ use anyhow::{Context as _, ensure};
 use farhelm_host::measure;
 use serde_json::Value;
 
+use crate::child::cpu_of;
+use crate::measure::rate;
+
 mod approvals;
 mod idle;
 
@@ -43,10 +46,16 @@ pub(crate) async fn all(program: &Path) -> anyhow::Result<Ends> {
     );
     let folder = tempfile::tempdir()?;
     let one = measure::append(&folder.path().join("one.db"), APPENDS, 1).await?;
+    let before = cpu_of(std::process::id())?;
     let many = measure::append(&folder.path().join("many.db"), APPENDS, LARGE).await?;
+    let used = cpu_of(std::process::id())?.saturating_sub(before);
+    let each_second = rate(LARGE * APPENDS as u64, used).round();
     let mut figures = vec![
         figure("journal: one event sealed, appended and on the disk", one),
-        figure("journal: 100 events, the same", many),
+        figure(
+            format!("journal: 100 events, the same, {each_second} events per CPU second"),
+            many,
+        ),
     ];
     figures.push(figure(
         "cold start: `farhelm up` until the session is there",

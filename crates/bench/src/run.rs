@@ -221,12 +221,13 @@ async fn one_stopped(plan: &Plan, kind: Kind, results: &mut Results) -> anyhow::
 async fn beside_stopped(results: &mut Results) -> anyhow::Result<()> {
     let kind = Kind::Farhelm;
     let server = Server::start(kind)?;
-    let beside = beside::measure(&server, 1).await?;
     let p99 = |found: &Histogram<u64>| found.value_at_quantile(0.99) as f64 / 1e6;
-    let (reading, while_stopped) = (p99(&beside.reading), p99(&beside.stopped));
-    results.add(Metric::BesideP99, kind, reading);
-    results.add(Metric::BesideStoppedP99, kind, while_stopped);
-    results.add(Metric::BesideRatio, kind, while_stopped / reading);
+    for turn in beside::measure(&server, 1).await? {
+        let (reading, stopped) = (p99(&turn.reading), p99(&turn.stopped));
+        results.add(Metric::BesideP99, kind, reading);
+        results.add(Metric::BesideStoppedP99, kind, stopped);
+        results.add(Metric::BesideRatio, kind, stopped / reading);
+    }
     Ok(())
 }
 

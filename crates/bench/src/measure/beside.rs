@@ -2,7 +2,7 @@
 //! and while it does not, in turns, so that both have the same of what else the machine does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -15,27 +15,22 @@ use crate::child::Server;
 use crate::log::now;
 use crate::peer::{Device, Host};
 
-/// Latencies of the reading device, in nanoseconds.
-pub(crate) struct Beside {
+/// The reading device's latencies of one turn, in nanoseconds.
+pub(crate) struct Turn {
     /// While the other reads.
     pub(crate) reading: Histogram<u64>,
     /// While it does not.
     pub(crate) stopped: Histogram<u64>,
 }
 
-/// What is measured at the moment.
-const NOTHING: u8 = 0;
-const READING: u8 = 1;
-const STOPPED: u8 = 2;
-
 /// Stops one of two devices again and again.
-pub(crate) async fn measure(server: &Server, number: u64) -> anyhow::Result<Beside> {
+pub(crate) async fn measure(server: &Server, number: u64) -> anyhow::Result<Vec<Turn>> {
     let pair = server.pair(number);
     let host = pair.host(2, 0).await?;
     let (quick, slow) = (pair.device(0, 0).await?, pair.device(1, 0).await?);
     let (go, sending) = (watch::Sender::new(true), Arc::new(AtomicBool::new(true)));
     let (phase, slow_seq) = (
-        Arc::new(AtomicU8::new(NOTHING)),
+        Arc::new(AtomicUsize::new(NOTHING)),
         Arc::new(AtomicU64::new(0)),
     );
     let mut others = JoinSet::new();
@@ -45,15 +40,15 @@ pub(crate) async fn measure(server: &Server, number: u64) -> anyhow::Result<Besi
     let mut timing = JoinSet::new();
     timing.spawn(time(quick, Arc::clone(&phase), Arc::clone(&sending)));
 
-    for _ in 0..TURNS {
+    for turn in 0..TURNS {
         tokio::time::sleep(SETTLE).await;
-        phase.store(READING, Ordering::Relaxed);
+        phase.store(turn * 2, Ordering::Relaxed);
         tokio::time::sleep(WINDOW).await;
         phase.store(NOTHING, Ordering::Relaxed);
         let before = slow_seq.load(Ordering::Relaxed);
         go.send_replace(false);
         tokio::time::sleep(FILL).await;
-        phase.store(STOPPED, Ordering::Relaxed);
+        phase.store(turn * 2 + 1, Ordering::Relaxed);
         tokio::time::sleep(WINDOW).await;
         phase.store(NOTHING, Ordering::Relaxed);
         go.send_replace(true);
@@ -95,27 +90,26 @@ async fn send(mut host: Host, sending: Arc<AtomicBool>) -> anyhow::Result<Host> 
 
 async fn time(
     mut device: Device,
-    phase: Arc<AtomicU8>,
+    phase: Arc<AtomicUsize>,
     sending: Arc<AtomicBool>,
-) -> anyhow::Result<Beside> {
-    let mut found = Beside {
-        reading: Histogram::new_with_max(LONGEST, 3)?,
-        stopped: Histogram::new_with_max(LONGEST, 3)?,
-    };
+) -> anyhow::Result<Vec<Turn>> {
+    let empty = Histogram::new_with_max(LONGEST, 3)?;
+    let mut found = vec![empty; TURNS * 2];
     while sending.load(Ordering::Relaxed) {
-        let now_in = phase.load(Ordering::Relaxed);
+        let mut present = found.get_mut(phase.load(Ordering::Relaxed));
         device
             .events(|event| {
-                let took = now().saturating_sub(event.made);
-                match now_in {
-                    READING => found.reading.saturating_record(took),
-                    STOPPED => found.stopped.saturating_record(took),
-                    _ => {}
+                if let Some(found) = &mut present {
+                    found.saturating_record(now().saturating_sub(event.made));
                 }
             })
             .await?;
     }
-    Ok(found)
+    let turns = found.chunks_exact(2).map(|pair| Turn {
+        reading: pair[0].clone(),
+        stopped: pair[1].clone(),
+    });
+    Ok(turns.collect())
 }
 
 async fn read_slowly(
@@ -130,6 +124,8 @@ async fn read_slowly(
     }
 }
 
+/// Between the windows of a turn; the others are numbered.
+const NOTHING: usize = usize::MAX;
 const TURNS: usize = 4;
 /// How long each state is measured in each turn.
 const WINDOW: Duration = Duration::from_millis(300);
