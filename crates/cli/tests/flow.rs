@@ -487,3 +487,101 @@ impl Drop for OwnRelay {
         drop(self.child.wait());
     }
 }
+
+/// An agent puts out much more than the journal may hold: the oldest outputs go, and everything says
+/// so; events, memory and the newest output are as ever, here, from afar and after a restart.
+#[test]
+fn f35_the_journal_stays_within_its_size_and_says_what_was_dropped() {
+    const BYTES: usize = 5_000_000;
+    const OUTPUTS: usize = 32;
+    const MIB: u64 = 1024 * 1024;
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let phone = Station::new(&folder(world.path(), "phone"));
+    let dir = folder(world.path(), "project");
+    host.configure("journal_mib = 20\n");
+    host.up(&dir, &["--agent", "scripted", "--prompt", "hello"]);
+    host.pair(&phone, "phone");
+    let daemon = host.daemon_pid();
+    let before = most_memory(daemon);
+    let output = format!(r#"{{"do": "output", "bytes": {BYTES}}}"#);
+    let outputs = vec![output; OUTPUTS].join(", ");
+    let scenario = format!(r#"{{"scenarios": {{"default": [[{outputs}]]}}}}"#);
+    let agent = scripted(world.path(), &scenario);
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    host.wait_for_nth(&session, "turn_ended", 1);
+
+    let size = std::fs::metadata(host.home.join("journal.db"))
+        .unwrap()
+        .len();
+    assert!(size < 40 * MIB, "{size} bytes of 20 MiB");
+    let grown = most_memory(daemon).saturating_sub(before);
+    assert!(grown < BYTES * OUTPUTS * 3 / 4, "{grown} bytes for it");
+    let noted = phone.wait_for(&session, "what was dropped", |event| {
+        event["type"] == "noticed" && event["code"] == "history_dropped"
+    });
+    assert!(noted["text"].as_str().unwrap().contains("journal_mib"));
+    let dropped = host.json(&["status"])["journal_dropped"].clone();
+    assert!(
+        dropped["bytes"].as_u64().unwrap() > 10 * MIB && dropped["pieces"].as_u64().unwrap() > 320,
+        "{dropped}"
+    );
+    assert!(host.ok(&["status"]).contains("has dropped the oldest"));
+
+    host.ok(&["down"]);
+    host.up(&dir, &["--agent", "scripted", "--prompt", "hello"]);
+    let again = host.json(&["status"])["journal_dropped"].clone();
+    assert_eq!(again, dropped, "it is not forgotten");
+    let log = host.log_of(&session);
+    assert_eq!(phone.log_of(&session).len(), log.len(), "no event is gone");
+    let tools: Vec<_> = log
+        .iter()
+        .filter(|record| record["event"]["tool"]["content"][0]["kind"] == "clipped")
+        .map(|record| &record["event"]["tool"])
+        .collect();
+    assert_eq!(tools.len(), OUTPUTS);
+    host.refuses(
+        &["output", &session, tools[0]["id"].as_str().unwrap()],
+        1,
+        "history_dropped",
+        &["journal_mib"],
+    );
+    let newest = tools[OUTPUTS - 1];
+    let tail = newest["content"][0]["tail"].as_str().unwrap();
+    let range = format!("{}-", BYTES - tail.len());
+    for who in [&host, &phone] {
+        let id = newest["id"].as_str().unwrap();
+        let part = who.ok(&["output", &session, id, "--range", &range]);
+        assert_eq!(part, tail, "the newest is there");
+    }
+    host.ok(&["down"]);
+}
+
+/// A disk that does not answer is named while it does not, and the log says so afterwards.
+#[test]
+fn f18_a_disk_that_hangs_is_named_and_all_goes_on_when_it_answers() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let world = tempfile::tempdir().unwrap();
+    let mut host = Station::new(&folder(world.path(), "host"));
+    let dir = folder(world.path(), "project");
+    // Each is at least one commit, and none is when the daemon starts.
+    let steps = vec![r#"{"do": "count", "to": 2, "per_second": 5, "tool": true}"#; 60].join(", ");
+    let scenario = format!(r#"{{"scenarios": {{"default": [[{steps}]]}}}}"#);
+    let agent = scripted(world.path(), &scenario);
+    let plan = "host.journal.before_commit=hang:15s@40";
+    host.set("FARHELM_FAIL", plan);
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    wait_until("the disk is named", || {
+        let paused = host.json(&["status"])["paused"].clone();
+        let text = paused["text"].as_str().unwrap_or_default();
+        paused["code"] == "journal_failed" && text.contains("has not answered a write for 5 s")
+    });
+    host.wait_for(&session, "note of the pause", |event| {
+        event["type"] == "noticed" && event["code"] == "journal_failed"
+    });
+    host.wait_for_nth(&session, "turn_ended", 1);
+    assert!(host.json(&["status"])["paused"].is_null());
+    host.ok(&["down"]);
+}

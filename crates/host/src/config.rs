@@ -29,6 +29,8 @@ pub struct Config {
     pub keep_awake: Option<bool>,
     /// How long an agent may take until it answers, in seconds.
     pub agent_start_s: Option<u64>,
+    /// How large the journal may become, in MiB, before the oldest outputs are dropped.
+    pub journal_mib: Option<u64>,
     /// How many agents may run at once.
     pub agents_at_once: Option<usize>,
     /// Agents, by name: over what is known, or new ones.
@@ -65,6 +67,13 @@ impl Config {
         self.agents_at_once
             .unwrap_or(64)
             .min(tokio::sync::Semaphore::MAX_PERMITS)
+    }
+
+    /// How large the journal may become before the oldest outputs are dropped.
+    #[must_use]
+    pub fn journal_bytes(&self) -> u64 {
+        let mib = self.journal_mib.unwrap_or(20 * 1024);
+        mib.saturating_mul(1024 * 1024)
     }
 
     /// How long an agent may take until it answers.

@@ -250,7 +250,7 @@ impl Daemon {
         });
         let parts = Parts {
             identity,
-            journal: Journal::open(&home.journal())?,
+            journal: Journal::open_within(&home.journal(), config.journal_bytes())?,
             folder: home.path().to_owned(),
             config: Arc::new(config),
             relay,

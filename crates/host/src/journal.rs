@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::damage::{Damage, Damages};
 use self::health::Health;
+pub(crate) use self::rotate::Dropped;
 use self::sum::Tallies;
 use self::writer::{Counts, Writer};
 
@@ -30,6 +31,7 @@ mod check;
 pub(crate) mod damage;
 pub(crate) mod health;
 mod read;
+mod rotate;
 mod schema;
 mod sum;
 mod writer;
@@ -170,7 +172,13 @@ pub(crate) enum Op {
     /// How a session is started again.
     Session { session: SessionId, spec: String },
     /// A sealed blob.
-    Blob { name: [u8; 32], bytes: Bytes },
+    Blob {
+        name: [u8; 32],
+        stream: StreamId,
+        bytes: Bytes,
+    },
+    /// A log says that so many bytes of its outputs were dropped.
+    DroppedSaid { stream: StreamId, bytes: u64 },
     /// A blob to which nothing refers.
     BlobDropped { name: [u8; 32] },
     /// An envelope that was lost inside of its stream.
@@ -189,6 +197,17 @@ pub(crate) enum Op {
     },
     /// The agent has been written all lines up to this one.
     AgentWritten { session: SessionId, through: u64 },
+}
+
+impl Op {
+    /// About how many bytes it adds.
+    const fn size(&self) -> u64 {
+        if let Self::Envelope(StoredEnvelope { frame: bytes, .. }) | Self::Blob { bytes, .. } = self
+        {
+            return bytes.len() as u64;
+        }
+        256
+    }
 }
 
 /// An envelope with what its header says.
@@ -231,6 +250,7 @@ pub struct Journal {
     health: watch::Receiver<Health>,
     damages: Damages,
     lost: Arc<[&'static str]>,
+    dropped: watch::Receiver<Dropped>,
     counts: Arc<Counts>,
 }
 
@@ -238,7 +258,7 @@ pub struct Journal {
 #[derive(Clone)]
 enum Way {
     /// Through a thread that owns a connection.
-    Thread(mpsc::Sender<Job>),
+    Thread(mpsc::Sender<Job>, Arc<watch::Sender<Health>>),
     /// Over the readers' connection, in turns.
     Here(Arc<tokio::sync::Mutex<Tallies>>),
 }
@@ -247,6 +267,8 @@ enum Way {
 const WAITING: usize = 1024;
 /// How long a disk that takes nothing is left alone before the next try.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a write may take until people are told that the disk does not answer.
+const SLOW: Duration = Duration::from_secs(5);
 
 impl Journal {
     /// Opens or makes the journal.
@@ -255,29 +277,43 @@ impl Journal {
     ///
     /// [`JournalError`] when the file cannot be used.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
+        Self::open_within(path, u64::MAX)
+    }
+
+    /// Opens or makes the journal, and drops the oldest outputs while it holds more than `most` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] when the file cannot be used.
+    pub fn open_within(path: &Path, most: u64) -> Result<Self, JournalError> {
         let writer::Opened { db, tallies, lost } = writer::open(path)?;
         let reader = writer::connect(path)?;
         let (sender, receiver) = mpsc::channel(WAITING);
         let (health, health_seen) = watch::channel(Health::Sound);
+        let health = Arc::new(health);
         let counts = Arc::new(Counts::default());
+        let (dropped, dropped_seen) = watch::channel(rotate::in_all(&db)?);
         let writer = Writer {
             path: path.to_owned(),
             db: Some(db),
             tallies,
-            health,
+            health: Arc::clone(&health),
             counts: Arc::clone(&counts),
+            bound: rotate::Bound::new(most),
+            dropped,
         };
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(receiver))
             .map_err(|_| JournalError::Closed)?;
         Ok(Self {
-            way: Way::Thread(sender),
+            way: Way::Thread(sender, health),
             reader: Arc::new(Mutex::new(reader)),
             path: path.into(),
             health: health_seen,
             damages: Damages::default(),
             lost: lost.into(),
+            dropped: dropped_seen,
             counts,
         })
     }
@@ -303,6 +339,7 @@ impl Journal {
             health: watch::channel(Health::Sound).1,
             damages: Damages::default(),
             lost: Arc::default(),
+            dropped: watch::channel(Dropped::default()).1,
             counts: Arc::default(),
         })
     }
@@ -327,19 +364,31 @@ impl Journal {
         &self,
         ops: Vec<Op>,
     ) -> Result<(), (JournalError, Option<Vec<Op>>)> {
-        let writer = match &self.way {
-            Way::Thread(writer) => writer,
+        let (writer, health) = match &self.way {
+            Way::Thread(writer, health) => (writer, health),
             Way::Here(tallies) => {
                 let mut tallies = tallies.lock().await;
                 return self.commit_here(ops, &mut tallies).await;
             }
         };
-        let (done, result) = oneshot::channel();
-        writer
-            .send(Job { ops, done })
-            .await
-            .map_err(|_| (JournalError::Closed, None))?;
-        result.await.map_err(|_| (JournalError::Closed, None))?
+        let written = async {
+            let (done, result) = oneshot::channel();
+            let job = Job { ops, done };
+            let sent = writer.send(job).await;
+            sent.map_err(|_| (JournalError::Closed, None))?;
+            result.await.map_err(|_| (JournalError::Closed, None))?
+        };
+        let mut written = std::pin::pin!(written);
+        if let Ok(written) = tokio::time::timeout(SLOW, &mut written).await {
+            return written;
+        }
+        // The writer can say nothing while the system does not let it go on.
+        Health::slow(health, &self.path, SLOW);
+        let written = written.await;
+        if !matches!(&written, Err((error, _)) if error.may_pass()) {
+            Health::sound(health);
+        }
+        written
     }
 
     async fn commit_here(
@@ -484,6 +533,25 @@ impl Journal {
     /// A sealed blob.
     pub(crate) async fn blob(&self, name: [u8; 32]) -> Result<Option<Vec<u8>>, JournalError> {
         self.read(move |db| read::blob(db, name)).await
+    }
+
+    /// Wakes when outputs were dropped to keep the file within its size, and at first.
+    pub(crate) fn dropping(&self) -> watch::Receiver<Dropped> {
+        let mut dropped = self.dropped.clone();
+        if dropped.has_changed().is_ok() {
+            dropped.mark_changed();
+        }
+        dropped
+    }
+
+    /// What was dropped of a log to keep the file within its size.
+    pub(crate) async fn dropped(&self, stream: StreamId) -> Result<Option<Dropped>, JournalError> {
+        self.read(move |db| rotate::of(db, stream)).await
+    }
+
+    /// What was dropped of all logs together.
+    pub(crate) fn dropped_in_all(&self) -> Dropped {
+        *self.dropped.borrow()
     }
 
     /// Moves everything into the one file, for whoever copies it. What is committed is safe without.

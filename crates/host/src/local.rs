@@ -184,6 +184,18 @@ pub struct Status {
     /// Tables of the journal that had lost records when the daemon started.
     #[serde(default)]
     pub journal_lost: Vec<String>,
+    /// Old outputs that were dropped to keep the journal within its size.
+    #[serde(default)]
+    pub journal_dropped: Outputs,
+}
+
+/// Outputs, or pieces of long ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// How many.
+    pub pieces: u64,
+    /// How large they were, sealed.
+    pub bytes: u64,
 }
 
 /// Why sessions and their agents wait.

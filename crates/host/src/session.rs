@@ -26,7 +26,7 @@ use crate::agents::files::FileError;
 use crate::agents::{self, AgentError, FileWork, Ticket};
 use crate::config::AgentChoice;
 use crate::environment::Environment;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Dropped, Journal, JournalError};
 use crate::keeper::{Heard, Keepers, Kept};
 use crate::leftovers::Leftovers;
 use crate::stream::StreamWriter;
@@ -87,6 +87,8 @@ pub(crate) enum SessionInput {
     Dismiss,
     /// A device was revoked: what follows is sealed anew.
     Rekey,
+    /// Outputs were dropped, of whichever session.
+    Dropped,
     /// The deltas that were gathered are to be shown.
     LiveDue,
 }
@@ -207,6 +209,8 @@ pub(crate) struct SessionActor {
     live_due: Option<tokio::time::Instant>,
     whole_due: tokio::time::Instant,
     stop: tokio_util::sync::CancellationToken,
+    /// Wakes when outputs were dropped, of whichever session.
+    dropping: watch::Receiver<Dropped>,
     /// Why nothing could be written, until the log says so.
     paused: Option<crate::journal::health::Pause>,
 }
@@ -233,6 +237,7 @@ impl SessionActor {
             vitals: Arc::clone(&vitals),
             stop: stop.clone(),
         };
+        let dropping = shared.journal.dropping();
         let actor = Self {
             id,
             shared,
@@ -256,6 +261,7 @@ impl SessionActor {
             live_due: None,
             whole_due: tokio::time::Instant::now(),
             stop,
+            dropping,
             paused: None,
         };
         (actor, handle)
@@ -357,6 +363,7 @@ impl SessionActor {
                 self.filing = None;
                 done.map_or(SessionInput::LiveDue, |(ticket, outcome)| SessionInput::Filed(ticket, outcome))
             }
+            Ok(()) = self.dropping.changed() => SessionInput::Dropped,
             heard = next_heard(&mut self.heard), if takes_more => SessionInput::Heard(heard),
             () = until(self.live_due) => SessionInput::LiveDue,
             () = until(until_late) => SessionInput::Late,
@@ -394,6 +401,7 @@ impl SessionActor {
                 SessionInput::Reached(reached) => self.take_reached(reached, &mut batch).await?,
                 SessionInput::Late => self.take_late(&mut batch),
                 SessionInput::Dismiss => self.dismiss(&mut batch),
+                SessionInput::Dropped => self.say_dropped(&mut batch).await?,
                 SessionInput::Rekey => self.writer.rekey(),
                 SessionInput::LiveDue => self.live_due = None,
             }

@@ -128,6 +128,14 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
                     status.journal_lost.join(", ")
                 ));
             }
+            let dropped = status.journal_dropped;
+            if dropped.pieces > 0 {
+                output::line(&format!(
+                    "journal   has dropped the oldest outputs to keep within `journal_mib`: {} pieces, {} MiB",
+                    dropped.pieces,
+                    dropped.bytes.div_ceil(1024 * 1024)
+                ));
+            }
         }
         Station::Joined { client, host } => {
             let view = patiently(&client, client.fleet()).await?;

@@ -179,7 +179,7 @@ struct Table {
     has_sum: bool,
 }
 
-const TABLES: [Table; 11] = [
+const TABLES: [Table; 12] = [
     Table::new(
         "streams",
         &["stream", "head", "hash", "base", "floor"],
@@ -200,9 +200,10 @@ const TABLES: [Table; 11] = [
         &["session", "number", "line"],
         "session, number",
     ),
-    Table::plain("blobs", &["name", "bytes"], "rowid"),
+    Table::plain("blobs", &["name", "bytes", "stream"], "rowid"),
     Table::plain("tallies", &["name", "rows", "sum"], "name"),
     Table::plain("notes", &["name", "at"], "name"),
+    Table::plain("dropped", &["stream", "pieces", "bytes", "said"], "stream"),
 ];
 
 impl Table {

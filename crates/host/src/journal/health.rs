@@ -1,6 +1,7 @@
 //! Whether the journal can be written, as people are told.
 
 use std::path::Path;
+use std::time::Duration;
 
 use farhelm_link::clock::now;
 use farhelm_proto::{Code, Timestamp};
@@ -32,6 +33,25 @@ impl Health {
         health.send_if_modified(|health| {
             let was = std::mem::replace(health, Self::Sound);
             was != Self::Sound
+        });
+    }
+
+    /// Notes that a write has not come back for `waited`: the disk may answer yet.
+    pub(super) fn slow(health: &watch::Sender<Self>, path: &Path, waited: Duration) {
+        let text = format!(
+            "the disk of {} has not answered a write for {} s; agents wait until it does",
+            path.parent().unwrap_or(path).display(),
+            waited.as_secs()
+        );
+        health.send_if_modified(|health| {
+            let is_news = *health == Self::Sound;
+            if is_news {
+                let since = now().0.saturating_sub(waited.as_secs() * 1000);
+                let since = Timestamp(since);
+                let code = Code::JournalFailed;
+                *health = Self::Paused(Pause { since, code, text });
+            }
+            is_news
         });
     }
 

@@ -8,10 +8,10 @@ use rusqlite::Connection;
 use super::JournalError;
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// Migrations; the index of the next one is the version. Append only.
-const MIGRATIONS: [&str; 3] = [FIRST, SUMS, AGENTS];
+const MIGRATIONS: [&str; 4] = [FIRST, SUMS, AGENTS, DROPPED];
 
 pub(super) const FIRST: &str = "
     -- Where each stream ends; changes with every envelope.
@@ -81,6 +81,14 @@ const AGENTS: &str = "
     CREATE TABLE agents (session BLOB PRIMARY KEY, taken INTEGER NOT NULL, state TEXT NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
     -- Lines for agents, until their pipes have taken them.
     CREATE TABLE agent_lines (session BLOB NOT NULL, number INTEGER NOT NULL, line TEXT NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (session, number)) WITHOUT ROWID;
+";
+
+/// Outputs that were dropped to keep the file within its size.
+const DROPPED: &str = "
+    -- Whose output it is; nobody's in a file of an earlier version.
+    ALTER TABLE blobs ADD COLUMN stream BLOB;
+    -- How much of each log was dropped, and how many of those bytes the log says.
+    CREATE TABLE dropped (stream BLOB PRIMARY KEY, pieces INTEGER NOT NULL, bytes INTEGER NOT NULL, said INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// The version of the file.

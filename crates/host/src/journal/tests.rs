@@ -29,6 +29,7 @@ async fn an_envelope_that_does_not_continue_the_stream_is_refused_whole() {
     let ops = vec![
         Op::Blob {
             name: [1; 32],
+            stream,
             bytes: Bytes::from_static(b"x"),
         },
         Op::Envelope(envelope(stream, 2, 2)),
@@ -64,3 +65,4 @@ fn envelope(stream: StreamId, first: u64, last: u64) -> StoredEnvelope {
 }
 
 mod damage;
+mod rotate;

@@ -14,6 +14,7 @@ use rusqlite::{Connection, Transaction, params};
 use tokio::sync::{mpsc, watch};
 
 use super::health::Health;
+use super::rotate::{self, Bound, Dropped};
 use super::sum::Tallies;
 use super::{Job, JournalError, Op, StoredEnvelope, check, schema, sum, to_sql};
 
@@ -81,8 +82,11 @@ pub(super) struct Writer {
     /// Nothing after a failure, until it was opened anew.
     pub(super) db: Option<Connection>,
     pub(super) tallies: Tallies,
-    pub(super) health: watch::Sender<Health>,
+    pub(super) health: Arc<watch::Sender<Health>>,
     pub(super) counts: Arc<Counts>,
+    pub(super) bound: Bound,
+    /// What was dropped ever; wakes those whose logs are to say it.
+    pub(super) dropped: watch::Sender<Dropped>,
 }
 
 impl Writer {
@@ -107,6 +111,23 @@ impl Writer {
                             Err(error) => job.fail(error),
                         }
                     }
+                }
+            }
+            self.rotate();
+        }
+    }
+
+    /// Drops what is too much; whoever committed has been told by then.
+    pub(super) fn rotate(&mut self) {
+        let Some(db) = &mut self.db else { return };
+        match self.bound.hold(db) {
+            Ok(None) => {}
+            Ok(Some(dropped)) => drop(self.dropped.send_replace(dropped)),
+            Err(error) => {
+                tracing::error!(%error, "old outputs cannot be dropped");
+                // It may have failed below SQLite: see above.
+                if error.is_broken() {
+                    self.db = None;
                 }
             }
         }
@@ -139,6 +160,9 @@ impl Writer {
 
     fn transact(&mut self, db: &mut Connection, group: &[Job]) -> Result<(), JournalError> {
         write_all(db, &mut self.tallies, group.iter().flat_map(|job| &job.ops))?;
+        for op in group.iter().flat_map(|job| &job.ops) {
+            self.bound.wrote(op.size());
+        }
         let ops: usize = group.iter().map(|job| job.ops.len()).sum();
         self.counts.commits.fetch_add(1, Ordering::Relaxed);
         self.counts.ops.fetch_add(ops as u64, Ordering::Relaxed);
@@ -258,11 +282,16 @@ fn write(db: &Transaction<'_>, op: &Op, tallies: &mut Tallies) -> Result<(), Jou
             }
             Ok(())
         }
-        Op::Blob { name, bytes } => {
-            db.prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2)")?
-                .execute(params![name, bytes.as_ref()])?;
+        Op::Blob {
+            name,
+            stream,
+            bytes,
+        } => {
+            db.prepare_cached("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3)")?
+                .execute(params![name, bytes.as_ref(), stream.as_bytes()])?;
             Ok(())
         }
+        Op::DroppedSaid { stream, bytes } => rotate::said(db, *stream, *bytes),
         Op::BlobDropped { name } => {
             db.prepare_cached("DELETE FROM blobs WHERE name = ?1")?
                 .execute(params![name])?;

@@ -16,7 +16,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{broadcast, oneshot};
 
-use super::{LocalAnswer, LocalRequest, MAX_LINE, Paused, Status};
+use super::{LocalAnswer, LocalRequest, MAX_LINE, Outputs, Paused, Status};
 use crate::config::AgentChoice;
 use crate::daemon::{DaemonHandle, Request};
 use crate::journal::Op;
@@ -276,6 +276,7 @@ async fn default_agent(
 }
 
 fn status(daemon: &DaemonHandle) -> Status {
+    let dropped = daemon.journal.dropped_in_all();
     let fleet = daemon.fleet.borrow();
     let (relay, relay_way, relay_error) = match &*daemon.relay.borrow() {
         RelayState::Connecting => ("connecting", None, None),
@@ -307,6 +308,10 @@ fn status(daemon: &DaemonHandle) -> Status {
             .iter()
             .map(|table| (*table).to_owned())
             .collect(),
+        journal_dropped: Outputs {
+            pieces: dropped.pieces,
+            bytes: dropped.bytes,
+        },
     }
 }
 
@@ -325,6 +330,17 @@ async fn blob(
     let stream = session.into();
     let keys = daemon.journal.keys(stream).await.map_err(journal_failed)?;
     let sealed = daemon.journal.blob(name).await.map_err(journal_failed)?;
+    if sealed.is_none()
+        && daemon
+            .journal
+            .dropped(stream)
+            .await
+            .is_ok_and(|it| it.is_some())
+    {
+        let text = "that output was dropped to keep the journal within its size (`journal_mib`)"
+            .to_owned();
+        return Err((Code::HistoryDropped, text));
+    }
     let key = keys.iter().find(|(epoch, _)| *epoch == blob.epoch);
     let (Some((_, key)), Some(sealed)) = (key, sealed) else {
         return Err(lost());

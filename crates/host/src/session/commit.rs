@@ -11,8 +11,8 @@ use farhelm_core::event::{Event, Live, Record};
 use farhelm_core::keys::PublicKeys;
 use farhelm_core::text::{from_hex, hex};
 use farhelm_link::clock::now;
-use farhelm_proto::CommandId;
 use farhelm_proto::letter::Kind;
+use farhelm_proto::{Code, CommandId};
 use tokio::sync::mpsc;
 
 use super::running::{Row, Running, Saved};
@@ -403,6 +403,25 @@ impl SessionActor {
         self.commit(batch).await
     }
 
+    /// Says in the log how much of its outputs was dropped.
+    pub(super) async fn say_dropped(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
+        let stream = self.id.into();
+        let Some(dropped) = self.shared.journal.dropped(stream).await? else {
+            return Ok(());
+        };
+        if dropped.should_be_said() {
+            let text = format!(
+                "the oldest outputs of this session were dropped to keep the journal within its size (`journal_mib`): {} pieces with {} bytes so far",
+                dropped.pieces, dropped.bytes
+            );
+            let code = Code::HistoryDropped;
+            self.decide_said(Said::Notice { code, text }, batch);
+            let bytes = dropped.bytes;
+            batch.ops.push(Op::DroppedSaid { stream, bytes });
+        }
+        Ok(())
+    }
+
     fn show(&mut self, records: Vec<Record>) {
         for record in records {
             if let Event::MessageAdded { message, .. } = &record.event {
@@ -435,8 +454,11 @@ fn keep(writer: &mut StreamWriter, bytes: &[u8], ops: &mut Vec<Op>) -> Option<Bl
         epoch,
         bytes: bytes.len() as u64,
     };
-    let bytes = sealed.into();
-    ops.push(Op::Blob { name, bytes });
+    ops.push(Op::Blob {
+        name,
+        stream: writer.stream(),
+        bytes: sealed.into(),
+    });
     Some(blob)
 }
 

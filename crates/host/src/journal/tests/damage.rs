@@ -53,6 +53,7 @@ fn commits() -> Vec<Vec<Op>> {
         },
         Op::Blob {
             name,
+            stream: STREAMS[0],
             bytes: Bytes::from_static(b"sealed"),
         },
     ]];
@@ -90,8 +91,10 @@ fn open_writer(path: &Path) -> Result<(Writer, Vec<&'static str>), JournalError>
         path: path.to_owned(),
         db: Some(db),
         tallies,
-        health,
+        health: health.into(),
         counts: Arc::default(),
+        bound: crate::journal::rotate::Bound::new(u64::MAX),
+        dropped: watch::channel(Dropped::default()).0,
     };
     Ok((writer, lost))
 }
@@ -523,7 +526,7 @@ fn f36_an_interrupted_migration_leaves_the_old_version_or_the_new() {
     drop((db, keep));
 
     let path = folder.path().join("journal.db");
-    let mut versions = [0, 0, 0];
+    let mut versions = [0, 0, 0, 0];
     for length in (0..wal.len()).step_by(499).chain([wal.len()]) {
         write_file(&path, &old);
         std::fs::write(folder.path().join("journal.db-wal"), &wal[..length]).unwrap();
@@ -549,7 +552,7 @@ fn f36_a_journal_of_a_later_version_is_refused_with_what_to_do() {
     assert_eq!(error.code(), Code::StateUnusable);
     let text = error.to_string();
     assert!(
-        text.contains("version 4") && text.contains("update farhelm"),
+        text.contains("version 5") && text.contains("update farhelm"),
         "{text}"
     );
 }
