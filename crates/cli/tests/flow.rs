@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a story that cannot be told has failed")]
 
 use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -358,7 +359,11 @@ fn f20_a_long_line_survives_its_daemon() {
     signal(pid, Signal::STOP);
     let daemon = host.daemon_pid();
     signal(daemon, Signal::KILL);
-    wait_until("the daemon is gone", || !support::is_alive(daemon));
+    // Its first thread may be gone before its socket is.
+    let socket = host.home.join("farhelm.sock");
+    wait_until("nobody listens any more", || {
+        UnixStream::connect(&socket).is_err()
+    });
     signal(pid, Signal::CONT);
     host.up(&dir, &["--agent", "scripted", "--prompt", "hello"]);
     host.wait_for_nth(&session, "turn_ended", 1);

@@ -75,9 +75,10 @@ impl Replica {
         }
     }
 
-    /// Takes a content key.
+    /// Takes a content key. The first one of an epoch counts: another can only be of a host that was
+    /// put back to what it was before.
     pub fn add_key(&mut self, epoch: u32, key: ContentKey) {
-        self.keys.insert(epoch, key);
+        self.keys.entry(epoch).or_insert(key);
     }
 
     /// The key of an epoch.

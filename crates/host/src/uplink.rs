@@ -14,6 +14,7 @@ use farhelm_proto::frame::{
     CloseOffer, Frame, Locate, Located, Members, OpenOffer, Problem, PutBlob, Taken, WantBlob,
 };
 use farhelm_proto::letter::Letter;
+use farhelm_proto::limits::{MAILBOX_BYTES, MAILBOX_LETTERS};
 use farhelm_proto::{Code, CommandId, OfferId, PeerId, StreamId, Timestamp};
 use tokio::sync::{mpsc, watch};
 
@@ -112,6 +113,12 @@ pub(crate) struct UplinkActor {
     retry: Option<tokio::time::Instant>,
     members: Option<Members>,
     offers: BTreeMap<OfferId, Timestamp>,
+    /// Letters that came before it was known that this is no copy.
+    early: Vec<Letter>,
+    /// Whether there is a connection.
+    is_linked: bool,
+    /// Whether there is one, and the relay has of the host's own log what is here. Nothing but that question is sent before:
+    /// a copy would let in whom the other one has removed, and do once more what that has done.
     is_up: bool,
 }
 
@@ -158,6 +165,8 @@ impl Uplink {
             retry: None,
             members: None,
             offers: BTreeMap::new(),
+            early: Vec::new(),
+            is_linked: false,
             is_up: false,
         };
         (
@@ -243,7 +252,7 @@ impl UplinkActor {
         let (link, mut events) = Link::start(options);
         let mut damages = self.journal.damages().watch();
         loop {
-            let front = self.queue.front().filter(|_| self.is_up);
+            let front = self.queue.front().filter(|_| self.is_linked);
             let due = self.rest.due();
             let unconfirmed = self.receipts.due().filter(|_| self.is_up);
             let done = tokio::select! {
@@ -280,8 +289,7 @@ impl UplinkActor {
                         self.queue.pop(line);
                         self.receipts.sent(tokio::time::Instant::now());
                     } else {
-                        self.is_up = false;
-                        self.queue.clear();
+                        self.is_gone();
                     }
                     Ok(())
                 }
@@ -304,9 +312,7 @@ impl UplinkActor {
     /// daemon with the same keys has written it, here or on another machine. Two writers of one
     /// log must not be, and this one is behind, so it leaves the relay to the other.
     async fn stand_aside(mut self) -> Result<(), JournalError> {
-        self.is_up = false;
-        self.sent.forget();
-        self.queue.clear();
+        self.is_gone();
         let detail = "the relay has newer events of this host than this state folder: it is a copy, or was \
                       restored from one, and another daemon with the same keys has gone on; this daemon leaves \
                       the relay to that one until it is started again";
@@ -353,17 +359,18 @@ impl UplinkActor {
     ) -> Result<(), JournalError> {
         match event {
             LinkEvent::Up(_) => {
-                self.is_up = true;
+                self.is_linked = true;
                 let way = way.unwrap_or(Way::WebSocket);
                 tracing::info!(way = way.as_str(), "connected to the relay");
                 self.state
                     .send_replace(RelayState::Up(farhelm_link::clock::now(), way));
-                self.begin(identity).await
+                fail::point("host.uplink.up");
+                self.forget();
+                self.locate(self.own);
+                Ok(())
             }
             LinkEvent::Down { code, detail, .. } => {
-                self.is_up = false;
-                self.sent.forget();
-                self.queue.clear();
+                self.is_gone();
                 self.state.send_if_modified(|state| {
                     let since = match state {
                         RelayState::Down { since, .. } => *since,
@@ -388,9 +395,17 @@ impl UplinkActor {
         }
     }
 
-    /// A new connection: say who belongs, send what waits, and ask where each stream stands.
-    async fn begin(&mut self, identity: &Identity) -> Result<(), JournalError> {
-        fail::point("host.uplink.up");
+    /// The connection is no more.
+    fn is_gone(&mut self) {
+        self.is_linked = false;
+        self.is_up = false;
+        self.early.clear();
+        self.sent.forget();
+        self.queue.clear();
+    }
+
+    /// What was known of the relay is known no more.
+    fn forget(&mut self) {
         self.queue.clear();
         self.behind.clear();
         self.streams.clear();
@@ -398,6 +413,11 @@ impl UplinkActor {
         self.rest.forget();
         self.receipts.forget();
         self.mending.forget();
+    }
+
+    /// Says who belongs, sends what waits, and asks where each stream stands.
+    async fn begin(&mut self, identity: &Identity) -> Result<(), JournalError> {
+        self.forget();
         if let Some(members) = self.members.clone() {
             self.say(&Frame::Members(members));
         }
@@ -442,7 +462,10 @@ impl UplinkActor {
 
     fn locate(&mut self, stream: StreamId) {
         self.streams.insert(stream, Position::Asked);
-        self.say(&Frame::Locate(Locate { stream }));
+        if self.is_linked {
+            let ask = Frame::Locate(Locate { stream });
+            self.queue.push(Line::First, ask.to_bytes());
+        }
     }
 
     /// The line of a log: what the host's own says is never kept behind the others.
@@ -536,7 +559,7 @@ impl UplinkActor {
 
     async fn take_frame(&mut self, frame: Frame, identity: &Identity) -> Result<(), JournalError> {
         match frame {
-            Frame::Located(located) => self.take_located(located).await?,
+            Frame::Located(located) => self.take_located(located, identity).await?,
             Frame::Posted(posted) => {
                 fail::point("host.uplink.before_posted");
                 self.forget_letter(posted.id).await;
@@ -545,7 +568,15 @@ impl UplinkActor {
             // The daemon is gone only when all of us are.
             Frame::Letter(letter) => {
                 fail::point("host.uplink.letter_came");
-                drop(self.letters_in.send(Mail::Letter(letter)).await);
+                if self.is_up {
+                    drop(self.letters_in.send(Mail::Letter(letter)).await);
+                } else {
+                    let held: usize = self.early.iter().map(|letter| letter.body.len()).sum();
+                    // The relay keeps what is too much for now.
+                    if self.early.len() < MAILBOX_LETTERS && held < MAILBOX_BYTES {
+                        self.early.push(letter);
+                    }
+                }
             }
             Frame::WantBlob(wanted) => self.give_blob(wanted).await?,
             Frame::Problem(problem) => {
@@ -616,7 +647,11 @@ impl UplinkActor {
     }
 
     /// The relay says how far it has a stream; what it has must be what the journal holds.
-    async fn take_located(&mut self, located: Located) -> Result<(), JournalError> {
+    async fn take_located(
+        &mut self,
+        located: Located,
+        identity: &Identity,
+    ) -> Result<(), JournalError> {
         let Located { stream, head, hash } = located;
         fail::point("host.uplink.located");
         let ours = self.journal.stream(stream).await?;
@@ -633,6 +668,13 @@ impl UplinkActor {
             self.streams.insert(stream, Position::Forked);
             self.is_copy |= stream == self.own;
             return Ok(());
+        }
+        if !self.is_up && stream == self.own {
+            self.is_up = true;
+            self.begin(identity).await?;
+            for letter in std::mem::take(&mut self.early) {
+                drop(self.letters_in.send(Mail::Letter(letter)).await);
+            }
         }
         self.streams.insert(stream, Position::Next(head + 1));
         self.sent.located(stream, head);

@@ -242,9 +242,14 @@ export class Store {
     return new Map(rows.map(({ epoch, key }) => [epoch, key]));
   }
 
+  /** Keeps content keys; the first one of an epoch counts. */
   async putKeys(rows: readonly KeyRow[]): Promise<void> {
     const tx = this.#db.transaction('keys', 'readwrite', STRICT);
-    await Promise.all([...rows.map((row) => tx.store.put(row)), tx.done]);
+    const put = async (row: KeyRow) => {
+      const known = await tx.store.getKey([row.host, row.stream, row.epoch]);
+      if (known === undefined) await tx.store.put(row);
+    };
+    await Promise.all([...rows.map(put), tx.done]);
   }
 
   async wishes(): Promise<WishRow[]> {

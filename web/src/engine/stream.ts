@@ -230,7 +230,8 @@ export class Stream<R extends AnyRecord> {
 
   /** A key has come; goes on with what waited for it. */
   async addKey(epoch: number, key: CryptoKey): Promise<Need> {
-    this.#reader.keys.set(epoch, key);
+    // Another one can only be of a host that was put back to what it was before.
+    if (!this.#reader.keys.has(epoch)) this.#reader.keys.set(epoch, key);
     if (this.#sync.state === 'key_missing') this.#become({ state: 'reading' });
     const held = this.#held;
     this.#held = [];

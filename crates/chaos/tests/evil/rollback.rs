@@ -44,6 +44,39 @@ async fn s36_a_host_that_is_put_back_to_an_older_copy_says_so_and_writes_nothing
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn f17_what_a_flipped_bit_in_the_write_ahead_log_cuts_off_is_noticed_by_what_the_relay_has()
+-> anyhow::Result<()> {
+    let mut scene = Scene::set().await?;
+    scene.connected().await?;
+    scene.turn().await?;
+    scene.quiet().await?;
+    let before = scene.world.host_log(&scene.session).await?;
+
+    scene.world.host.kill().await;
+    let file = scene.world.home().join("journal.db-wal");
+    let whole = std::fs::read(&file)?;
+    let mut broken = whole.clone();
+    // SQLite believes nothing from the first frame on whose sum is wrong.
+    let frames = (whole.len() - WAL_HEADER) / WAL_FRAME;
+    broken[WAL_HEADER + frames / 2 * WAL_FRAME + WAL_FRAME / 2] ^= 1;
+    std::fs::write(&file, broken)?;
+    scene.world.start_host(&[]).await?;
+    let told = async || says(&scene, "status").await.contains("copied");
+    until("the host says that it has less than it had", told).await?;
+    let shown = scene
+        .phone
+        .transcript(scene.session.id, before.len() as u64)
+        .await?;
+    assert_eq!(shown, before, "what was shown stays");
+    scene.end().await;
+    Ok(())
+}
+
+/// SQLite's file format, 4.1 and 4.2, with pages of 4 KiB.
+const WAL_HEADER: usize = 32;
+const WAL_FRAME: usize = 24 + 4096;
+
 /// What a command says, also when it says it by failing.
 async fn says(scene: &Scene, command: &str) -> String {
     match scene.world.cli(&[command]).await {

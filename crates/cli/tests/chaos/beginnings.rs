@@ -86,11 +86,16 @@ async fn live(seed: u64) -> anyhow::Result<()> {
         kill_process(agent, Signal::KILL).unwrap_or_default();
     }
     life.turn(&person, "m1").await?;
-    life.does("end", async |world, _| {
-        // One that died of it is up again, and is told so again.
-        world.cli(&["down"]).await
-    })
-    .await?;
+    // Here the daemon is meant to end, so that one that died of it is no other.
+    let mut is_over = false;
+    for _ in 0..=ONCE.len() {
+        life.tend().await?;
+        is_over = life.world.cli(&["down"]).await.is_ok();
+        if is_over {
+            break;
+        }
+    }
+    ensure!(is_over, "it does not end: {}", life.world.host.said());
     life.world.host.ended(PATIENCE).await;
     life.tend().await?;
     life.turn(&person, "m2").await?;

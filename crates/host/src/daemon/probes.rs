@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use farhelm_core::event::Activity;
 use farhelm_core::grant::Capability;
 use farhelm_core::keys::{PublicKeys, to_base64};
 use farhelm_core::probe::{
@@ -143,12 +144,14 @@ impl Daemon {
         };
         let pulse = |id: SessionId| {
             let handle = self.sessions.get(&id)?;
+            let state = handle.summary.borrow().state;
+            let keeper = handle.vitals.keeper();
             let pulse = Pulse {
                 head: heads.get(&id.into()).copied().unwrap_or_default(),
                 sent: sent.get(&id.into()).copied().unwrap_or_default(),
-                state: handle.summary.borrow().state,
-                keeper: handle.vitals.keeper(),
-                agent: Some(handle.vitals.agent()),
+                state,
+                keeper,
+                agent: agent_runs(handle.vitals.agent(), keeper, state),
                 heard: handle.vitals.heard(),
                 held: held.clone(),
             };
@@ -234,9 +237,28 @@ const BURST: u32 = 20;
 /// How long it takes until one more is.
 const REFILL: Duration = Duration::from_millis(500);
 
+/// Whether an agent runs, as far as that is known: of one whose process was never seen and whose keeper does not answer, nobody
+/// can say.
+const fn agent_runs(seen: bool, keeper: Option<bool>, state: Activity) -> Option<bool> {
+    match (seen, keeper, state) {
+        (false, Some(false), Activity::Idle | Activity::Running | Activity::RequiresAction) => None,
+        (seen, _, _) => Some(seen),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn i05_of_an_agent_that_nobody_can_ask_for_it_is_not_said_that_it_does_not_run() {
+        let running = Activity::Running;
+        assert_eq!(agent_runs(true, Some(false), running), Some(true));
+        assert_eq!(agent_runs(false, Some(false), running), None);
+        assert_eq!(agent_runs(false, Some(true), running), Some(false));
+        let gone = Activity::AgentGone;
+        assert_eq!(agent_runs(false, Some(false), gone), Some(false));
+    }
 
     #[test]
     fn i14_a_device_that_asks_without_end_is_answered_at_a_bounded_rate() {

@@ -211,7 +211,7 @@ impl Store {
         })
     }
 
-    /// Keeps content keys of a stream.
+    /// Keeps content keys of a stream; the first one of an epoch counts.
     pub(crate) fn keep_keys(
         &self,
         host: PeerId,
@@ -222,7 +222,7 @@ impl Store {
             let change = db.transaction()?;
             for (epoch, key) in keys {
                 change.execute(
-                    "INSERT OR REPLACE INTO keys (host, stream, epoch, key) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT OR IGNORE INTO keys (host, stream, epoch, key) VALUES (?1, ?2, ?3, ?4)",
                     params![host.as_bytes(), stream.as_bytes(), epoch, key.expose()],
                 )?;
             }

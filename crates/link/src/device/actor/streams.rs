@@ -285,8 +285,9 @@ impl Actor {
                 waited |= reader.add_key(*epoch, copy(key));
             }
         }
-        self.keys
-            .extend(keys.into_iter().map(|(epoch, key)| ((stream, epoch), key)));
+        for (epoch, key) in keys {
+            self.keys.entry((stream, epoch)).or_insert(key);
+        }
         if waited {
             if stream == self.home.reader.stream() {
                 self.home.alarm = None;
