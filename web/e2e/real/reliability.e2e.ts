@@ -250,6 +250,7 @@ test('a browser that lost its keys says so, is paired again, and its former self
   await pair(link);
   await at('nav-devices').click();
   const former = at('device-row').filter({ has: at('former') });
+  await former.waitFor();
   expect(await former.count()).toBe(1);
   expect(await former.getAttribute('data-self')).toBe('false');
   await former.getByTestId('revoke').click();
