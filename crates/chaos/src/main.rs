@@ -51,7 +51,10 @@ impl Options {
                 .next()
                 .with_context(|| format!("{word} needs a value"))?;
             match word.as_str() {
-                "--farhelm" => options.farhelm = value.into(),
+                // Agents are started in folders of their own.
+                "--farhelm" => {
+                    options.farhelm = std::path::absolute(&value).context(value)?;
+                }
                 "--count" => options.count = value.parse()?,
                 "--sessions" => options.sessions = value.parse()?,
                 "--minutes" => options.time = Duration::from_secs(60 * value.parse::<u64>()?),

@@ -1,6 +1,6 @@
 //! `farhelm service`: makes the daemon a service of this user, for systemd or launchd.
 //!
-//! What is written is a pure function of the program's path and the state folder ([`unit`]); what
+//! What is written is a pure function of the program's path and the state folder ([`mod@unit`]); what
 //! is done with it goes through the service manager's own program, which may be absent.
 
 use std::path::{Path, PathBuf};
