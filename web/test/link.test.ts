@@ -188,19 +188,31 @@ test('f14 a WebSocket that opens and carries nothing is left for the detour with
   expect(roundabout.length).toBe(1);
 });
 
-test('f14 on a detour a WebSocket is tried again after some minutes', () => {
+test('f14 f32 on a detour a WebSocket is tried again, soon at first and less and less often', () => {
   const { clock, dialled, roundabout, link, welcome } = bench(true);
   link.start();
   dialled[0]?.closed();
   welcome(roundabout);
-  for (let second = 0; second < 600; second += 1) {
+  const tries: number[] = [];
+  for (let second = 1; second < 3_000; second += 1) {
     roundabout[0]?.message(encodeFrame('pong', 1));
     clock.pass(1_000);
+    if (dialled.length > tries.length + 1) {
+      tries.push(second);
+      if (tries.length < 6) dialled.at(-1)?.closed();
+    }
   }
-  expect(dialled.length).toBe(2);
+  const waits = tries.map((second, index) => second - (tries[index - 1] ?? 0));
+  const longest = [60, 120, 240, 480, 600, 600];
+  expect(waits).toHaveLength(longest.length);
+  for (const [index, most] of longest.entries()) {
+    expect(waits[index]).toBeGreaterThanOrEqual(most / 2);
+    expect(waits[index]).toBeLessThanOrEqual(most);
+  }
   expect(link.view()).toMatchObject({ state: 'connected', way: 'http' });
-  dialled[1]?.opened();
-  expect(dialled.length).toBe(3);
+  const before = dialled.length;
+  dialled.at(-1)?.opened();
+  expect(dialled.length).toBe(before + 1);
   welcome();
   expect(link.view()).toMatchObject({ state: 'connected', way: 'websocket' });
 });

@@ -59,7 +59,7 @@ impl Backoff {
 }
 
 /// A random part of `window`, to the millisecond.
-fn part(window: Duration, chance: u64) -> Duration {
+pub(crate) fn part(window: Duration, chance: u64) -> Duration {
     let millis = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(chance % millis.saturating_add(1))
 }

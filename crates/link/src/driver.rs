@@ -27,7 +27,7 @@ use crate::clock::Stopwatch;
 use crate::rng;
 pub use crate::socket::Way;
 use crate::socket::{self, Route, Socket, Target, Trust, Unreachable};
-use crate::ways::{AGAIN, Ways};
+use crate::ways::Ways;
 
 mod connection;
 mod handshake;
@@ -284,7 +284,7 @@ impl Driver {
         {
             return End::lost(Code::NotNow, "nobody listens");
         }
-        let better = better_way(&target, lasting.trust.again());
+        let better = better_way(&target, lasting.trust.again(), &mut lasting.ways, now);
         tokio::select! {
             biased;
             end = connection::run(socket, &welcome, queue, &self.events, &mut lasting.watch) => end,
@@ -307,7 +307,8 @@ impl Lasting {
         if way == Way::Http || self.hangs >= 2 {
             self.hangs = 0;
             let now = self.watch.read();
-            self.ways.stuck(way, now);
+            let chance = u64::from_be_bytes(rng::random());
+            self.ways.stuck(way, now, chance);
         }
     }
 
@@ -381,13 +382,23 @@ async fn woken() {
     }
 }
 
-/// Tries a WebSocket now and then while the detour is in use, until one gets through.
-async fn better_way(target: &Target, mut trust: Trust) -> Socket {
+/// Tries a WebSocket now and then while the detour is in use, from `now` on, until one gets through.
+async fn better_way(target: &Target, mut trust: Trust, ways: &mut Ways, now: Duration) -> Socket {
+    let begun = Instant::now();
     loop {
-        tokio::time::sleep(AGAIN).await;
+        let elapsed = || now + begun.elapsed();
+        tokio::time::sleep(ways.rest(elapsed())).await;
         match Box::pin(socket::dial(target, &mut trust)).await {
             Ok(socket) => return socket,
-            Err(unreachable) => tracing::debug!(detail = unreachable.detail, "still no WebSocket"),
+            Err(unreachable) => {
+                tracing::debug!(detail = unreachable.detail, "still no WebSocket");
+                if unreachable.answered {
+                    ways.worked(Way::Http, elapsed());
+                } else {
+                    let chance = u64::from_be_bytes(rng::random());
+                    ways.stuck(Way::WebSocket, elapsed(), chance);
+                }
+            }
         }
     }
 }

@@ -54,7 +54,9 @@ const REST_MILLIS = 60_000;
 const MOST_PATIENCE_MILLIS = 64_000;
 /** Signs of life in a row after which patience is as at first. */
 const STEADY_SIGNS = 30;
-/** How long the detour is taken before a WebSocket is tried again. */
+/** How long the detour is taken at first before a WebSocket is tried again: a relay that has too much to do looks like one that is blocked. */
+const SOON_MILLIS = 60_000;
+/** And how long at most, where each WebSocket fails. */
 const AGAIN_MILLIS = 600_000;
 /** How soon an answer must come after a nudge. */
 const NUDGE_MILLIS = 3_000;
@@ -76,6 +78,7 @@ export class Link {
   #way: Way = 'websocket';
   /** Whether the detour is tried first. */
   #prefersDetour = false;
+  #detourMillis = SOON_MILLIS;
   #isWatched = true;
   /** Whether the connection was asked to count as dead early. */
   #isQuick = false;
@@ -174,7 +177,9 @@ export class Link {
 
   /** Tries now and then, while the detour is in use, whether a WebSocket gets through. */
   #tryAgain(): void {
-    this.#timer(AGAIN_MILLIS, () => {
+    const wait = partly(this.#detourMillis, this.#world.random);
+    this.#detourMillis = Math.min(this.#detourMillis * 2, AGAIN_MILLIS);
+    this.#timer(wait, () => {
       const era = this.#era;
       const socket = this.#world.sockets.connect(this.#relay.origin, {
         opened: () => {
@@ -249,6 +254,7 @@ export class Link {
       this.#clearTimers();
       this.#prefersDetour = this.#way === 'http';
       if (this.#prefersDetour) this.#tryAgain();
+      else this.#detourMillis = SOON_MILLIS;
       this.#become({ kind: 'open', socket, since: this.#world.clock.now(), welcome: frame.body });
       this.#tick(frame.body);
       this.#rest();
@@ -336,7 +342,11 @@ export class Link {
 
 /** Doubling waits, half of each by chance, so that devices do not come back all at once. */
 export function backoff(tries: number, random: Random): number {
-  const longest = Math.min(LONGEST_RETRY_MILLIS, FIRST_RETRY_MILLIS * 2 ** Math.min(tries, 10));
+  return partly(Math.min(LONGEST_RETRY_MILLIS, FIRST_RETRY_MILLIS * 2 ** Math.min(tries, 10)), random);
+}
+
+/** A wait of which half is by chance. */
+function partly(longest: number, random: Random): number {
   const chance = (random.bytes(1)[0] ?? 0) / 255;
   return Math.round(longest / 2 + (longest / 2) * chance);
 }
