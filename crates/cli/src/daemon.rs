@@ -115,6 +115,7 @@ pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Resul
     // Given back by the kernel: who gets it next may rely on this process being gone.
     std::mem::forget(lock(&home, wait).await?);
     start_log(&home);
+    farhelm_relay::program::take_small_pages();
     let mut config = Config::read(&home.config())?;
     config.relay = relay.or(config.relay);
     if let Some(ca) = crate::station::extra_ca() {

@@ -77,6 +77,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         .log_internal_errors(false)
         .init();
     open_many_files();
+    take_small_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -95,6 +96,16 @@ fn open_many_files() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, most) {
         tracing::warn!(%error, ?current, "the limit of open files cannot be raised");
+    }
+}
+
+/// Keeps the system from rounding every small heap up to pages of 2 MiB: that doubles what an idle process
+/// takes, and gains nothing here. Programs that are started from now on inherit it. Only Linux does so
+/// by itself, and an older one that cannot be told otherwise does no harm.
+pub fn take_small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages cannot be turned off");
     }
 }
 

@@ -336,6 +336,24 @@ fn an_agent_whose_session_nobody_knows_is_ended() {
 }
 
 #[test]
+fn what_the_daemon_asks_of_the_kernel_for_itself_holds_for_no_agent() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(world.path());
+    let (_, agent) = begin(&host, world.path(), "hello");
+    let pages = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("THP_enabled"));
+        line.map(str::to_owned)
+    };
+    // Where the kernel does not say, there is nothing to compare.
+    let Some(own) = pages(std::process::id()) else {
+        return;
+    };
+    assert_ne!(pages(host.daemon_pid()), Some(own));
+    assert_eq!(pages(agent), Some("THP_enabled:\t1".to_owned()));
+}
+
+#[test]
 fn as_many_agents_run_as_may_at_once_and_no_more() {
     let world = tempfile::tempdir().unwrap();
     let host = Station::new(world.path());

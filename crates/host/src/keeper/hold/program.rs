@@ -327,6 +327,7 @@ fn spawn(start: &Start) -> Result<Child, AgentError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    take_pages_of_any_size();
     command.spawn().map_err(|error| {
         let missing = matches!(
             error.kind(),
@@ -340,6 +341,12 @@ fn spawn(start: &Start) -> Result<Child, AgentError> {
         let text = format!("{} cannot be run: {error}", start.program.display());
         AgentError::new(code, text)
     })
+}
+
+/// Undoes what the daemon chose for itself and this process inherited: an agent runs as it would without us.
+fn take_pages_of_any_size() {
+    #[cfg(target_os = "linux")]
+    rustix::thread::disable_transparent_huge_pages(false).unwrap_or_default();
 }
 
 /// Reads once; an error is the end, and nothing says that there was nothing to read.
