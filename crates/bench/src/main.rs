@@ -55,6 +55,19 @@ enum Command {
         #[arg(long, value_delimiter = ',', default_values_t = PAIRS)]
         pairs: Vec<usize>,
     },
+    /// Be a part of the crowd until standard input ends
+    #[command(hide = true)]
+    Crowd {
+        /// The relay's port on 127.0.0.1
+        #[arg(long)]
+        port: u16,
+        /// How many pairs
+        #[arg(long)]
+        pairs: usize,
+        /// How many pairs there are in all parts
+        #[arg(long)]
+        of: usize,
+    },
     /// Everything
     All(Measure),
     /// Be one of the servers until standard input ends
@@ -157,6 +170,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
             output::line(&restarts(&runtime, &pairs)?);
             Ok(true)
         }
+        Command::Crowd { port, pairs, of } => {
+            runtime.block_on(reconnect::part::run(port, pairs, of))?;
+            Ok(true)
+        }
         Command::Ends => {
             output::line(&ends::table(&runtime.block_on(ends::all(&shipped()?))?));
             Ok(true)
@@ -170,8 +187,6 @@ const PAIRS: [usize; 2] = [1_000, 10_000];
 fn restarts(runtime: &tokio::runtime::Runtime, pairs: &[usize]) -> anyhow::Result<String> {
     let most = pairs.iter().copied().max().unwrap_or_default();
     let fit = usize::try_from(run::raise_limit(most as u64)?)?;
-    // Who gives up on a connection and tries another one has both for a while.
-    let fit = fit - fit / 5;
     if fit < most {
         output::note(&format!("{most} pairs are measured with {fit}"));
     }

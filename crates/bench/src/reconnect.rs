@@ -4,17 +4,18 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use self::crowd::{Back, Crowd};
+use self::part::{Moment, Part};
 use crate::child::cpu_of;
 use crate::output::note;
 
 mod crowd;
+pub(crate) mod part;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -65,21 +66,36 @@ async fn one(program: &Path, pairs: usize, end: End) -> anyhow::Result<Restart> 
     let folder = tempfile::tempdir()?;
     let relay = Relay::start(program, folder.path(), 0).await?;
     let port = relay.port;
-    let mut crowd = Crowd::connect(port, pairs).await?;
-    crowd.forget();
-    let (begun, own) = (Instant::now(), cpu_of(std::process::id())?);
+    let mut crowd = Vec::new();
+    for begun in (0..pairs).step_by(part::PAIRS) {
+        crowd.push(Part::start(port, part::PAIRS.min(pairs - begun), pairs)?);
+    }
+    for part in &mut crowd {
+        part.connected().await?;
+    }
+    for part in &mut crowd {
+        part.forget().await?;
+    }
+    let own = cpu_of_all(&crowd)?;
+    let begun = Moment::now();
     relay.end(end).await?;
     let relay = Relay::start(program, folder.path(), port).await?;
     let listening = begun.elapsed();
-    let Back {
-        mut links,
-        pairs: mut pairs_back,
-        dials,
-    } = crowd.all_back(begun).await?;
+    let (mut links, mut pairs_back, mut dials) = (Vec::new(), Vec::new(), 0);
+    for part in &mut crowd {
+        let back = part.all_back(begun).await?;
+        links.extend(back.links);
+        pairs_back.extend(back.pairs);
+        dials += back.dials;
+    }
     let relay_cpu = relay.cpu()?;
-    let own_cpu = cpu_of(std::process::id())?.saturating_sub(own);
-    let (lost, twice) = crowd.settle().await;
-    crowd.leave().await?;
+    let own_cpu = cpu_of_all(&crowd)?.saturating_sub(own);
+    let (mut lost, mut twice) = (0, 0);
+    for part in &mut crowd {
+        let settled = part.settle().await?;
+        lost += settled.0;
+        twice += settled.1;
+    }
     links.sort_unstable();
     pairs_back.sort_unstable();
     Ok(Restart {
@@ -94,6 +110,10 @@ async fn one(program: &Path, pairs: usize, end: End) -> anyhow::Result<Restart> 
         relay_cpu,
         own_cpu,
     })
+}
+
+fn cpu_of_all(crowd: &[Part]) -> anyhow::Result<Duration> {
+    crowd.iter().map(Part::cpu).sum()
 }
 
 /// The table of the figures, in Markdown.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use farhelm_core::keys::Identity;
 use farhelm_link::driver::{Link, LinkEvent, LinkOptions};
 use farhelm_link::rng;
@@ -67,7 +67,8 @@ struct Post {
 
 impl Crowd {
     /// Connects the pairs, some at a time, and waits until each has exchanged an event.
-    pub(super) async fn connect(port: u16, size: usize) -> anyhow::Result<Self> {
+    /// They are a part of `of` pairs.
+    pub(super) async fn connect(port: u16, size: usize, of: usize) -> anyhow::Result<Self> {
         let (told, hear) = mpsc::unbounded_channel();
         let mut crowd = Self {
             pairs: Vec::new(),
@@ -75,7 +76,7 @@ impl Crowd {
             told: hear,
             ends: JoinSet::new(),
         };
-        let between = EVENT_EVERY * u32::try_from(size)?;
+        let between = EVENT_EVERY * u32::try_from(of)?;
         while crowd.pairs.len() < size {
             let before = crowd.pairs.len();
             for number in before..size.min(before + AT_ONCE) {
@@ -112,17 +113,6 @@ impl Crowd {
                 .context("pairs do not connect")??;
         }
         Ok(crowd)
-    }
-
-    /// Ends all links, and waits until their sockets are closed.
-    pub(super) async fn leave(self) -> anyhow::Result<()> {
-        drop(self);
-        let begun = Instant::now();
-        while std::fs::read_dir("/proc/self/fd")?.take(FEW_FILES).count() == FEW_FILES {
-            ensure!(begun.elapsed() < PATIENCE, "sockets stay open");
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
     }
 
     /// What was heard before does not count.
@@ -344,5 +334,3 @@ const AT_ONCE: usize = 128;
 /// Between any two events of the whole crowd.
 const EVENT_EVERY: Duration = Duration::from_millis(1);
 const LOOK: Duration = Duration::from_millis(50);
-/// Files that are open without a crowd, generously.
-const FEW_FILES: usize = 100;
