@@ -196,8 +196,6 @@ struct Lasting {
     route: Option<Route>,
     /// A WebSocket that got through while the detour was in use.
     ready: Option<Socket>,
-    /// How often in a row a WebSocket was not answered.
-    hangs: u32,
 }
 
 impl Driver {
@@ -209,7 +207,6 @@ impl Driver {
             ways: Ways::default(),
             route: None,
             ready: None,
-            hangs: 0,
         };
         loop {
             let end = tokio::select! {
@@ -218,9 +215,8 @@ impl Driver {
                 () = self.events.closed() => return,
             };
             self.publish.send_replace(None);
-            let chance = u64::from_be_bytes(rng::random());
             let now = lasting.watch.read();
-            let retry_in = lasting.backoff.ended(now, end.ending, chance);
+            let retry_in = lasting.backoff.ended(now, end.ending, chance());
             tracing::debug!(code = %end.code, detail = end.detail, ?retry_in, "link down");
             let down = LinkEvent::Down {
                 code: end.code,
@@ -260,7 +256,9 @@ impl Driver {
         };
         let way = socket.way;
         lasting.route = socket.route;
-        let welcome = match handshake::run(&mut socket, &self.options, &target.authority).await {
+        let patience = lasting.ways.patience(handshake::PATIENCE);
+        let shaking = handshake::run(&mut socket, &self.options, &target.authority, patience);
+        let welcome = match shaking.await {
             Ok(welcome) => welcome,
             Err(end) => {
                 if end.stuck {
@@ -271,8 +269,7 @@ impl Driver {
         };
         let now = lasting.watch.read();
         lasting.backoff.is_up(now);
-        lasting.ways.worked(way, now);
-        lasting.hangs = 0;
+        lasting.ways.worked(way, now, chance());
         tracing::debug!(?way, "link up");
         let (lanes, queue) = lanes();
         self.publish.send_replace(Some(Open { lanes, way }));
@@ -300,16 +297,9 @@ impl Driver {
 }
 
 impl Lasting {
-    /// Nothing came through. Once may be a relay that has much to do, and is not helped by being
-    /// asked in two ways.
+    /// Nothing came through.
     fn is_stuck(&mut self, way: Way) {
-        self.hangs += 1;
-        if way == Way::Http || self.hangs >= 2 {
-            self.hangs = 0;
-            let now = self.watch.read();
-            let chance = u64::from_be_bytes(rng::random());
-            self.ways.stuck(way, now, chance);
-        }
+        self.ways.hung(way, self.watch.read(), chance());
     }
 
     /// Opens a connection by the way that is likely to work, and else by the other.
@@ -317,28 +307,31 @@ impl Lasting {
         if let Some(socket) = self.ready.take() {
             return Ok(socket);
         }
+        let patience = self.ways.patience(socket::UPGRADE);
         let Self {
             trust, watch, ways, ..
         } = self;
         let first = ways.first(watch.read());
         let opening = async {
             if first == Way::Http {
-                match socket::go_round(target, trust).await {
+                match socket::go_round(target, trust, patience).await {
                     Ok(socket) => return Ok(socket),
                     Err(unreachable) if !unreachable.answered => return Err(unreachable),
-                    Err(_) => ways.forget(),
+                    Err(_) => ways.hung(first, watch.read(), chance()),
                 }
             }
-            let refused = match socket::dial(target, trust).await {
+            let refused = match socket::dial(target, trust, patience).await {
                 Err(unreachable) if unreachable.answered && first == Way::WebSocket => unreachable,
                 other => return other,
             };
             tracing::debug!(detail = refused.detail, "no WebSocket; trying plain HTTP");
-            socket::go_round(target, trust).await.map_err(|again| {
-                // Who answers a WebSocket with an error may be hiding behind it.
-                let telling = matches!(again.code, Code::CaptivePortal | Code::Intercepted);
-                if telling { again } else { refused }
-            })
+            socket::go_round(target, trust, patience)
+                .await
+                .map_err(|again| {
+                    // Who answers a WebSocket with an error may be hiding behind it.
+                    let telling = matches!(again.code, Code::CaptivePortal | Code::Intercepted);
+                    if telling { again } else { refused }
+                })
         };
         // A dial that began before the machine slept waits for what will never come.
         tokio::select! {
@@ -373,6 +366,10 @@ impl Lasting {
     }
 }
 
+fn chance() -> u64 {
+    u64::from_be_bytes(rng::random())
+}
+
 /// Ends when the machine has slept.
 async fn woken() {
     let mut watch = Stopwatch::start();
@@ -388,16 +385,11 @@ async fn better_way(target: &Target, mut trust: Trust, ways: &mut Ways, now: Dur
     loop {
         let elapsed = || now + begun.elapsed();
         tokio::time::sleep(ways.rest(elapsed())).await;
-        match Box::pin(socket::dial(target, &mut trust)).await {
+        match Box::pin(socket::dial(target, &mut trust, socket::UPGRADE)).await {
             Ok(socket) => return socket,
             Err(unreachable) => {
                 tracing::debug!(detail = unreachable.detail, "still no WebSocket");
-                if unreachable.answered {
-                    ways.worked(Way::Http, elapsed());
-                } else {
-                    let chance = u64::from_be_bytes(rng::random());
-                    ways.stuck(Way::WebSocket, elapsed(), chance);
-                }
+                ways.stuck(Way::WebSocket, elapsed(), chance());
             }
         }
     }

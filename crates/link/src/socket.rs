@@ -161,12 +161,16 @@ impl Target {
     }
 }
 
-/// Opens a WebSocket to the relay, in bounded time.
-pub(crate) async fn dial(target: &Target, trust: &mut Trust) -> Result<Socket, Unreachable> {
+/// Opens a WebSocket to the relay, in bounded time: whoever answers there may take `patience`.
+pub(crate) async fn dial(
+    target: &Target,
+    trust: &mut Trust,
+    patience: Duration,
+) -> Result<Socket, Unreachable> {
     let life = Arc::default();
     let (pipe, route) = reach(target, trust, &life).await?;
     let upgrade = Box::pin(websocket::open(target, pipe, life, route));
-    let upgraded = tokio::time::timeout(UPGRADE, upgrade).await;
+    let upgraded = tokio::time::timeout(patience, upgrade).await;
     upgraded.unwrap_or_else(|_| {
         let detail = format!(
             "{} took the question for a WebSocket, and does not answer",
@@ -179,12 +183,16 @@ pub(crate) async fn dial(target: &Target, trust: &mut Trust) -> Result<Socket, U
     })
 }
 
-/// Opens a detour to the relay, in bounded time.
-pub(crate) async fn go_round(target: &Target, trust: &mut Trust) -> Result<Socket, Unreachable> {
+/// Opens a detour to the relay, in bounded time: whoever answers there may take `patience`.
+pub(crate) async fn go_round(
+    target: &Target,
+    trust: &mut Trust,
+    patience: Duration,
+) -> Result<Socket, Unreachable> {
     let life = Arc::default();
     let (pipe, route) = reach(target, trust, &life).await?;
     let opening = Box::pin(detour::open(target, trust.again(), pipe, life, route));
-    let opened = tokio::time::timeout(UPGRADE, opening).await;
+    let opened = tokio::time::timeout(patience, opening).await;
     opened.unwrap_or_else(|_| {
         let detail = format!(
             "{} took the question for an event stream, and does not answer",
@@ -230,7 +238,7 @@ fn clean(text: &str) -> String {
 /// Name, proxy and TLS take at most so long together.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long whoever answers may take for a WebSocket or an event stream.
-const UPGRADE: Duration = Duration::from_secs(5);
+pub(crate) const UPGRADE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

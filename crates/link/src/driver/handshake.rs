@@ -10,15 +10,16 @@ use super::{End, LinkOptions};
 use crate::backoff::Ending;
 use crate::socket::{Broken, Socket};
 
-/// Proves the peer's key, in bounded time.
+/// Proves the peer's key, within `patience`.
 pub(super) async fn run(
     socket: &mut Socket,
     options: &LinkOptions,
     authority: &str,
+    patience: Duration,
 ) -> Result<Welcome, End> {
-    let done = tokio::time::timeout(PATIENCE, shake_hands(socket, options, authority)).await;
+    let done = tokio::time::timeout(patience, shake_hands(socket, options, authority)).await;
     done.unwrap_or_else(|_| {
-        let seconds = PATIENCE.as_secs();
+        let seconds = patience.as_secs();
         let detail = format!("the relay did not finish the handshake within {seconds} s");
         Err(End {
             stuck: true,
@@ -134,5 +135,5 @@ fn unexpected(frame: Frame) -> End {
     )
 }
 
-/// A relay that takes longer than this for a handshake is as good as unreachable.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// A relay that takes longer than this for a handshake is as good as unreachable, at first.
+pub(super) const PATIENCE: Duration = Duration::from_secs(6);
