@@ -373,6 +373,51 @@ test('presence is told as the relay tells it, and not at all without a relay', a
   await bench.until(() => bench.hostView?.presence.state === 'unknown');
 });
 
+/** Messages, sixteen to an envelope. */
+function* many(first: number, last: number): Generator<SessionEvent[]> {
+  for (let at = first; at <= last; at += 16) {
+    yield Array.from({ length: Math.min(16, last - at + 1) }, (_, n) => message(`m${at + n}`, `${at + n}`));
+  }
+}
+
+test('f20 what a person wishes waits for no flood', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED]);
+  bench.open(SESSION);
+  await bench.until(() => bench.rows.has(SESSION));
+  await bench.host.flood(SESSION, many(1, 20_000));
+  const begun = Date.now();
+  const id = bench.wish({ type: 'cancel_turn', session: SESSION });
+  await bench.until(() => bench.said.some((said) => said.type === 'kept' && said.id === id), 60_000);
+  const kept = Date.now() - begun;
+  await bench.until(() => texts().at(-1) === '20000', 60_000);
+  expect(kept, 'most of the flood was still to be read').toBeLessThan((Date.now() - begun) / 2);
+  expect(bench.rows.get(SESSION)?.length).toBeLessThanOrEqual(800);
+});
+
+test('f21 a page that has not drawn its rows is told of more in large pieces only', async () => {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED]);
+  bench.open(SESSION);
+  await bench.until(() => bench.rows.has(SESSION));
+  bench.draws = false;
+  await bench.until(() => bench.said.at(-1)?.type === 'overview');
+  const before = bench.said.length;
+  const begun = Date.now();
+  let n = 0;
+  // As fast as they are read: each would be told by itself.
+  while (Date.now() - begun < 1_200) {
+    n += 1;
+    await bench.host.say(SESSION, [message(`m${n}`, `${n}`)]);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  await bench.until(() => texts().at(-1) === `${n}`);
+  const told = bench.said
+    .slice(before)
+    .filter(({ type }) => type === 'rows_changed' || type === 'rows_reset');
+  expect(told.length).toBeLessThanOrEqual(3 + (Date.now() - begun) / 500);
+});
+
 test('i05 a host is live by its own echo, not by the word of the relay', async () => {
   bench = await Bench.start();
   bench.host.answers = false;

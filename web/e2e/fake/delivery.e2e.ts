@@ -66,7 +66,7 @@ test('prompts that wait can be changed, moved and taken back, and say that they 
     .toMatchObject([
       { type: 'edit_prompt', prompt: 'prm_q0', revision: 0, text: 'Then update the changelog, briefly.' },
     ]);
-  expect(await at('edit').first().isDisabled(), 'nothing is predicted').toBe(true);
+  await expect.poll(() => at('edit').first().isDisabled(), { message: 'nothing is predicted' }).toBe(true);
   await server.host.say(
     MAIN,
     [

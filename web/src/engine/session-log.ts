@@ -13,11 +13,11 @@ import type { ConversationState, PendingApproval } from './views';
 import { Window } from './window';
 
 /** Records that are shown at most, and those that are left when it becomes more. */
-const SHOWN = { limit: 1_200, keep: 800 };
-/** The same for a session that no page shows. */
+const SHOWN = { limit: 800, keep: 650 };
+/** The same for a session that no page shows, and for a page that is told of very many at once. */
 const UNSEEN = { limit: 400, keep: 200 };
 /** Records that are read from the store at a time. */
-const PAGE = 300;
+const PAGE = 150;
 
 export interface SessionLogEvents {
   now(): number;
@@ -37,6 +37,8 @@ export class SessionLog {
   readonly #window = new Window(this.#open);
   /** Pages that show it, and whether each stays at the end. */
   readonly #pages = new Map<string, boolean>();
+  /** How many records came since pages were told. */
+  #untold = 0;
 
   constructor(
     host: { readonly peer: string; readonly key: CryptoKey },
@@ -76,6 +78,7 @@ export class SessionLog {
 
   /** The rows that changed since this was last asked; nothing when all must be told. */
   takeChanged(): (readonly [number, Row])[] | null {
+    this.#untold = 0;
     return this.#window.takeChanged();
   }
 
@@ -135,9 +138,11 @@ export class SessionLog {
     if (records.some(({ event }) => isLaterState(event))) this.stream.alarm('unsupported_version');
     const delivered = this.#open.append(records);
     this.#window.append(records);
-    const { limit, keep } = this.#pages.size === 0 ? UNSEEN : SHOWN;
+    this.#untold += records.length;
     // Nobody's place is pulled away: who looks at older rows keeps them, and misses the end instead.
     const isRead = [...this.#pages.values()].includes(false);
+    const isFew = this.#pages.size === 0 || this.#untold > UNSEEN.limit;
+    const { limit, keep } = isFew && !isRead ? UNSEEN : SHOWN;
     if (isRead) this.#window.dropNewest(limit, keep);
     else this.#window.dropOldest(limit, keep);
     this.#events.delivered(delivered);

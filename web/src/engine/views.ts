@@ -119,7 +119,7 @@ export type Overview = {
   readonly pairing: PairingView;
   readonly wishes: readonly WishView[];
   readonly approvals: readonly PendingApproval[];
-  /** The relay's clock minus ours, when they differ by so much that expiries may fail. */
+  /** The relay's clock minus ours, when they differ by so much that times here mislead. */
   readonly clockOff: number | null;
   /** Whether this browser has no room left for what is read. */
   readonly full: boolean;
@@ -172,6 +172,8 @@ export type ToEngine =
   | { readonly type: 'forget_pairing' }
   | { readonly type: 'open'; readonly host: string; readonly session: string }
   | { readonly type: 'close'; readonly session: string }
+  /** The rows that came last are on the page: more may come. */
+  | { readonly type: 'drawn'; readonly session: string }
   | { readonly type: 'older' | 'newer' | 'latest'; readonly session: string }
   /** Whether the page stays at the end of a session that it shows. */
   | { readonly type: 'look'; readonly session: string; readonly following: boolean }

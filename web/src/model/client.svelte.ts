@@ -140,6 +140,8 @@ export class Client {
       case 'rows_reset':
       case 'rows_changed':
         this.#shown.get(message.session)?.heard(message);
+        // In the next task what changed has been drawn.
+        this.#clock.after(0, () => this.send({ type: 'drawn', session: message.session }));
         return;
       case 'kept':
         this.unkept.drop(message.id);

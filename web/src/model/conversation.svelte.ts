@@ -5,6 +5,7 @@ import type { ConversationState, HostView, Stage, WishView } from '../engine/vie
 import type { BlobRef, Command, Delivery, Held, Queued, Summary } from '../protocol/types';
 import type { Client, RowsHeard } from './client.svelte';
 import { type Doing, doingOf } from './connection';
+import { reuse } from './same';
 import { isFree, isOver } from './wishes';
 
 /** Wishes of these kinds are told beside what they are about, not in the list of wishes. */
@@ -230,7 +231,8 @@ export class ConversationModel {
   #hear(message: RowsHeard): void {
     this.state = message.state;
     if (message.type === 'rows_reset') {
-      this.rows = message.rows;
+      // What stays the same is not drawn again.
+      this.rows = reuse(this.rows, message.rows);
       return;
     }
     if (message.changed.length === 0) return;

@@ -26,6 +26,10 @@ export class Bench {
   rows = new Map<string, Row[]>();
   states = new Map<string, ConversationState>();
   said: FromEngine[] = [];
+  /** How far this device's clock is ahead of everybody else's. */
+  skew = 0;
+  /** Whether pages say that they have drawn what they were told. */
+  draws = true;
   #store!: Store;
   readonly #database = freshDatabase();
 
@@ -34,16 +38,17 @@ export class Bench {
     this.host = host;
   }
 
-  static async start(): Promise<Bench> {
+  static async start(skew = 0): Promise<Bench> {
     const relay = new FakeRelay();
     const bench = new Bench(relay, await FakeHost.start(relay));
+    bench.skew = skew;
     await bench.boot();
     return bench;
   }
 
   /** A bench whose engine is paired and has read the host's log. */
-  static async paired(): Promise<Bench> {
-    const bench = await Bench.start();
+  static async paired(skew = 0): Promise<Bench> {
+    const bench = await Bench.start(skew);
     bench.engine.handle('page', { type: 'pair', link: await bench.host.link(), name: 'phone' });
     await bench.until(() => bench.hostView?.sync.state === 'current' && bench.hostView.devices.length === 2);
     return bench;
@@ -54,7 +59,8 @@ export class Bench {
     this.overview = null;
     this.rows.clear();
     this.#store = await Store.open(this.#database);
-    const world = { clock: systemClock, random: systemRandom, sockets: this.relay.sockets };
+    const clock = { ...systemClock, now: () => Date.now() + this.skew };
+    const world = { clock, random: systemRandom, sockets: this.relay.sockets };
     this.engine = await Engine.start(this.#store, world, (message) => this.#hear(message));
   }
 
@@ -103,6 +109,8 @@ export class Bench {
       this.rows.set(heard.session, rows);
       this.states.set(heard.session, heard.state);
     }
+    if (this.draws && (heard.type === 'rows_reset' || heard.type === 'rows_changed'))
+      this.engine.handle('page', { type: 'drawn', session: heard.session });
     if (heard.type === 'broken') throw new Error(heard.detail);
   }
 }

@@ -21,11 +21,19 @@ import type {
   SessionEvent,
 } from '../../src/protocol/types';
 import type { FakeRelay } from './fake-relay';
+import { Sealer } from './flood';
 import { identityFromSeed, sealEnvelope } from './peers';
 
 type Log = { key: CryptoKey; raw: Bytes; epoch: number; lives: number; seq: number };
 
-export type Wish = { id: string; from: string; command: Command; retries?: string | undefined };
+export type Wish = {
+  id: string;
+  from: string;
+  command: Command;
+  /** When it is over, by the host's clock. */
+  notAfter: number;
+  retries?: string | undefined;
+};
 
 export class FakeHost {
   readonly identity: Identity;
@@ -55,14 +63,17 @@ export class FakeHost {
   #secret: Bytes = new Uint8Array();
   #at = 1_795_000_000_000;
   #letters: Promise<void> = Promise.resolve();
+  readonly #seed: Uint8Array;
 
-  private constructor(identity: Identity, relay: FakeRelay) {
+  private constructor(identity: Identity, relay: FakeRelay, seed: Uint8Array) {
     this.identity = identity;
     this.relay = relay;
+    this.#seed = seed;
   }
 
   static async start(relay: FakeRelay, name = 'desk', seed = 1): Promise<FakeHost> {
-    const host = new FakeHost(await identityFromSeed(new Uint8Array(64).fill(seed)), relay);
+    const secret = new Uint8Array(64).fill(seed);
+    const host = new FakeHost(await identityFromSeed(secret), relay, secret);
     relay.host = host.identity.peer;
     relay.toHost = (letter) => {
       host.#letters = host.#letters.then(() => host.#letter(letter));
@@ -104,6 +115,27 @@ export class FakeHost {
   async say(session: string, events: SessionEvent[], cause?: string): Promise<void> {
     const isSnapshot = events.some(({ type }) => type === 'snapshot');
     await this.#append(asStream(session), events, isSnapshot, cause);
+  }
+
+  /** Writes very many events, in envelopes as they are given; followers hear of each. */
+  async flood(session: string, groups: Iterable<SessionEvent[]>): Promise<void> {
+    const stream = asStream(session);
+    const log = await this.#log(stream);
+    const sealer = new Sealer(log.raw, this.#seed);
+    const { peer } = this.identity;
+    let { hash: prev } = this.relay.headOf(stream);
+    for (const events of groups) {
+      const first = log.seq + 1;
+      const records = events.map((event, at) => ({ seq: first + at, at: this.now, event }));
+      log.seq += events.length;
+      const isSnapshot = events.some(({ type }) => type === 'snapshot');
+      const place = { epoch: log.epoch, first, last: log.seq, prev, base: isSnapshot ? first : 0 };
+      const header = { suite: 1, lane: 'durable' as const, host: peer, stream, ...place };
+      const { envelope, hash } = sealer.seal(header, JSON.stringify(records));
+      this.relay.keep(envelope, hash);
+      this.relay.fan(stream, envelope);
+      prev = hash;
+    }
   }
 
   async live(session: string, ...deltas: Live[]): Promise<void> {
@@ -225,7 +257,8 @@ export class FakeHost {
     if (header.kind === 'probe') return this.#probe(header, letter);
     const opened = JSON.parse(fromUtf8(await openLetter(this.identity, letter))) as CommandBody;
     const { command, retries } = opened;
-    const wish = { id: header.id, from: header.from, command, retries };
+    const { id, from, notAfter } = header;
+    const wish = { id, from, command, notAfter, retries };
     if (wish.command.type === 'send_keys') return this.sendKeys(header.from, wish.command.stream);
     const isRepeated = this.wishes.some(({ id }) => id === wish.id);
     if (!isRepeated) this.wishes.push(wish);

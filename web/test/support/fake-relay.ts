@@ -17,7 +17,10 @@ import { parseLetterHeader } from '../../src/engine/letter';
 import { importVerifyingKey, verify } from '../../src/engine/sign';
 import type { Sockets } from '../../src/platform/socket';
 
-type Stored = { first: number; last: number; hash: Bytes; envelope: Envelope };
+type Stored = { first: number; last: number; base: number; hash: Bytes; envelope: Envelope };
+
+/** A reader begins with a snapshot that is no further before the end than this. */
+const NEAR_SNAPSHOT = 2_000;
 
 /** One device's connection, as the relay sees it. */
 export type Connection = {
@@ -123,12 +126,16 @@ export class FakeRelay {
   /** Stores a durable envelope and fans it out; a live one only goes out. */
   async write(envelope: Envelope): Promise<void> {
     const header = parseEnvelopeHeader(envelope);
-    if (header.lane === 'durable') {
-      const stored = this.streams.get(header.stream) ?? [];
-      stored.push({ first: header.first, last: header.last, hash: await envelopeHash(envelope), envelope });
-      this.streams.set(header.stream, stored);
-    }
+    if (header.lane === 'durable') this.keep(envelope, await envelopeHash(envelope));
     this.fan(header.stream, envelope);
+  }
+
+  /** Stores a durable envelope. */
+  keep(envelope: Envelope, hash: Bytes): void {
+    const { stream, first, last, base } = parseEnvelopeHeader(envelope);
+    const stored = this.streams.get(stream) ?? [];
+    stored.push({ first, last, base: Math.max(base, stored.at(-1)?.base ?? 0), hash, envelope });
+    this.streams.set(stream, stored);
   }
 
   fan(stream: string, envelope: Envelope): void {
@@ -175,9 +182,11 @@ export class FakeRelay {
       case 'letter': {
         const header = parseLetterHeader(frame.body);
         const isProbe = header.kind === 'probe';
-        if (isProbe && !this.hostOnline) {
+        const isOver = header.notAfter !== 0 && Date.now() > header.notAfter;
+        if (isOver || (isProbe && !this.hostOnline)) {
           const nothing = { request: null, stream: null, detail: null, frame: null };
-          client.send(encodeFrame('problem', { code: 'host_offline', letter: header.id, ...nothing }));
+          const code = isOver ? ('expired' as const) : ('host_offline' as const);
+          client.send(encodeFrame('problem', { code, letter: header.id, ...nothing }));
           return;
         }
         if (!this.silent && !isProbe) client.send(encodeFrame('posted', { id: header.id }));
@@ -236,11 +245,12 @@ export class FakeRelay {
     }
     const stored = this.streams.get(stream) ?? [];
     const head = stored.at(-1)?.last ?? 0;
-    const base = Math.max(0, ...stored.map(({ envelope }) => parseEnvelopeHeader(envelope).base));
+    const base = stored.at(-1)?.base ?? 0;
     const gap = after !== null && head > after && (stored[0]?.first ?? 0) > after + 1;
-    const begin = after ?? Math.max(0, base > head - (tail ?? 0) ? base - 1 : head - (tail ?? 0));
+    const isNear = base > 0 && head - base <= Math.max(tail ?? 0, NEAR_SNAPSHOT);
+    const begin = after ?? Math.max(0, isNear ? base - 1 : head - (tail ?? 0));
     const wanted = gap ? base - 1 : begin;
-    const rest = stored.filter(({ last }) => last > wanted);
+    const rest = stored.slice(placeOf(stored, wanted + 1));
     const from = rest[0] === undefined ? head : rest[0].first - 1;
     client.send(encodeFrame('subscribed', { host, stream, head, from, base, gap: gap ? true : null }));
     for (const { envelope } of rest) client.send(encodeFrame('envelope', envelope));
@@ -248,16 +258,30 @@ export class FakeRelay {
   }
 
   #fetch(client: Client, { request, stream, before, maxBytes }: Body<'fetch'>): void {
-    const older = (this.streams.get(stream) ?? []).filter(({ last }) => last < before);
+    const stored = this.streams.get(stream) ?? [];
     const page: Envelope[] = [];
     let size = 0;
-    for (const { envelope } of older.toReversed()) {
+    let at = placeOf(stored, before);
+    for (; at > 0; at -= 1) {
+      const { envelope } = stored[at - 1] as Stored;
       size += envelope.body.length;
       if (page.length > 0 && size > maxBytes) break;
       page.unshift(envelope);
     }
-    client.send(encodeFrame('page', { request, envelopes: page, more: page.length < older.length }));
+    client.send(encodeFrame('page', { request, envelopes: page, more: at > 0 }));
   }
+}
+
+/** Where the envelope is that holds the event `seq`, or the first one after it. */
+function placeOf(stored: readonly Stored[], seq: number): number {
+  let low = 0;
+  let high = stored.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((stored[middle]?.last ?? 0) < seq) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** A copy of an envelope with one bit of its body flipped. */
