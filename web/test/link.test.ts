@@ -17,6 +17,10 @@ class FakeClock implements Clock {
     return this.#now;
   }
 
+  steady(): number {
+    return this.#now;
+  }
+
   after(millis: number, then: () => void): () => void {
     const name = {};
     this.#timers.set(name, { at: this.#now + millis, then });

@@ -62,6 +62,7 @@ function tab(name: string, browser: Browser) {
   };
   const clock = {
     now: () => 0,
+    steady: () => 0,
     after: (_millis: number, then: () => void) => {
       timers.push(then);
       return () => {};

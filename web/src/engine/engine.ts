@@ -8,6 +8,7 @@ import { type Bytes, parseJson, sameBytes } from './bytes';
 import { Display } from './display';
 import { type Body, type Envelope, encodeFrame, type Frame, type Letter } from './frames';
 import { Host } from './host';
+import { differ } from './host-clock';
 import { type Identity, makeIdentity } from './identity';
 import { type LetterHeader, parseLetterHeader, verifyLetter } from './letter';
 import { Link, type Surroundings } from './link';
@@ -25,8 +26,6 @@ import type { FromEngine, Overview, ToEngine } from './views';
 export type Emit = (message: FromEngine) => void;
 
 const EXPIRE_MILLIS = 60_000;
-/** Clocks that differ by more than this make expiries wrong. */
-const CLOCK_OFF_MILLIS = 60_000;
 /** Envelopes that are made durable together. */
 const MAX_BATCH = 64;
 
@@ -72,6 +71,7 @@ export class Engine {
       changed: () => this.#display.touch(),
       send,
       host: (peer) => this.#hosts.get(peer)?.row ?? null,
+      time: (peer) => this.#hosts.get(peer)?.time ?? null,
     });
     this.#pulse = new Pulse(identity, world, send);
     this.#display = new Display(this.#hosts, world.clock, emit, () => this.#overview());
@@ -181,11 +181,12 @@ export class Engine {
 
   async #welcomed(welcome: Body<'welcome'>): Promise<void> {
     const now = this.#world.clock.now();
-    this.#clockOff = Math.abs(welcome.now - now) > CLOCK_OFF_MILLIS ? welcome.now - now : null;
+    this.#clockOff = differ(welcome.now, now) ? welcome.now - now : null;
     const lost = this.#relayStore !== null && !sameBytes(this.#relayStore, welcome.store);
     this.#relayStore = welcome.store;
     this.#reading.begin();
     this.#pairing.resend();
+    this.#outbox.begin(welcome.now);
     await this.#outbox.resend(lost);
     this.#pulse.disconnected();
     for (const host of this.#hosts.values()) host.sight({ type: 'link', up: true });
@@ -327,7 +328,8 @@ export class Engine {
         return this.#pairing.answer(header, plaintext);
       case 'probe': {
         const host = this.#hosts.get(header.from);
-        return host === undefined ? undefined : this.#pulse.take(host, plaintext);
+        if (host === undefined || !(await this.#pulse.take(host, plaintext))) return;
+        return this.#outbox.timed(host.row);
       }
       case 'command':
       case 'pair_request':

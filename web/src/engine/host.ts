@@ -4,6 +4,7 @@ import type { Clock } from '../platform/clock';
 import type { Fleet, HostRecord, Presence, Sighting } from '../protocol/types';
 import { Failure } from './codes';
 import { applyHostEvent, EMPTY_FLEET } from './fleet';
+import { HostClock } from './host-clock';
 import { asStream } from './ids';
 import { NOTHING_KNOWN, sight } from './presence';
 import { continues, type Roster, verifyRoster } from './roster';
@@ -22,6 +23,8 @@ export class Host {
   readonly key: CryptoKey;
   readonly log: Stream<HostRecord>;
   readonly sessions = new Map<string, SessionLog>();
+  /** What time the host has. */
+  readonly time: HostClock;
   #fleet: Fleet = EMPTY_FLEET;
   #complete = false;
   /** What was read while the beginning of the open state is still missing. */
@@ -47,6 +50,7 @@ export class Host {
     this.key = key;
     this.#store = store;
     this.#clock = clock;
+    this.time = new HostClock(clock);
     this.#events = events;
     this.#presence = { state: 'unknown', lastSeen: row.lastSeen };
     this.log = new Stream<HostRecord>(row.peer, key, asStream(row.peer), keys, store, {

@@ -11,8 +11,10 @@ import type { Command, CommandBody, Delivery, Outcome } from '../protocol/types'
 import { utf8 } from './bytes';
 import { type Code, codeFromWord, mayRetry } from './codes';
 import { decodeLetter, encodeFrame, encodeLetter, type Letter } from './frames';
+import { differ, type HostClock } from './host-clock';
 import type { Identity } from './identity';
 import { freshId } from './ids';
+import { parseLetterHeader } from './letter';
 import { sealLetter } from './seal';
 import { type HostRow, isFull, type Store, type WishRow } from './store';
 import type { Stage, WishView } from './views';
@@ -22,6 +24,12 @@ const DAY_MILLIS = 24 * HOUR_MILLIS;
 /** How long a settled wish is kept for showing. */
 const SETTLED_MILLIS = HOUR_MILLIS;
 const RETRY_MILLIS = 5_000;
+/** How long a wish waits for the host's word on what time it has, when clocks seem to differ. */
+const CLOCK_MILLIS = 1_000;
+/** How long after its time a wish is believed to be over: clocks differ. */
+const GRACE_MILLIS = 2_000;
+/** How long the question what became of a wish may wait for the host. */
+const RECALL_MILLIS = 7 * DAY_MILLIS;
 
 /** What stage follows which; the last ones end it. */
 const RANKS: Record<Stage['kind'], number> = {
@@ -44,6 +52,8 @@ export interface OutboxEvents {
   send(message: Uint8Array<ArrayBuffer>): boolean;
   /** The host that a wish is for, while it is paired. */
   host(peer: string): HostRow | null;
+  /** What time the host has; nothing while it has not said so. */
+  time(peer: string): HostClock | null;
 }
 
 export class Outbox {
@@ -54,6 +64,9 @@ export class Outbox {
   readonly #wishes = new Map<string, WishRow>();
   /** Wishes that have never left this device. */
   readonly #unsent = new Set<string>();
+  /** Hosts that said what time they have, while wishes wait for that; nothing when they do not. */
+  #settled: Set<string> | null = null;
+  #stopWaiting: () => void = () => {};
 
   constructor(
     identity: Identity,
@@ -82,8 +95,8 @@ export class Outbox {
     const at = this.#world.clock.now();
     const notAfter = at + (command.type === 'decide_approval' ? HOUR_MILLIS : DAY_MILLIS);
     const body = retries === null ? { command } : { command, retries };
-    const letter = encodeLetter(await this.#seal(id, host, body, notAfter));
-    const kept: WishRow = { id, host: host.peer, command, at, notAfter, letter, stage: { kind: 'kept' } };
+    const sealed = await this.#sealWish(id, host, body, notAfter);
+    const kept: WishRow = { id, host: host.peer, command, at, notAfter, ...sealed, stage: { kind: 'kept' } };
     const wish = retries === null ? kept : { ...kept, retries };
     await this.#store.putWish(wish);
     this.#wishes.set(id, wish);
@@ -114,7 +127,41 @@ export class Outbox {
 
   /** Asks for a stream's keys: not a person's wish, so neither kept nor shown. */
   async askForKeys(host: HostRow, stream: string): Promise<void> {
-    await this.#say(host, { type: 'send_keys', stream });
+    await this.#say(host, { type: 'send_keys', stream }, HOUR_MILLIS);
+  }
+
+  /**
+   * A connection begins, on which the relay says that it has `time`. That moves no time, but when it
+   * is far from what is shown here, wishes wait a moment for what the host says.
+   */
+  begin(time: number): void {
+    const { clock } = this.#world;
+    this.#stopWaiting();
+    this.#settled = differ(time, clock.now()) ? new Set() : null;
+    this.#stopWaiting = clock.after(CLOCK_MILLIS, () => {
+      const waited = this.#settled;
+      this.#settled = null;
+      if (waited === null) return;
+      for (const wish of this.#wishes.values()) {
+        if (!waited.has(wish.host) && wish.stage.kind === 'kept') this.#post(wish);
+      }
+    });
+  }
+
+  /** The host has said what time it has: wishes that are still here end by its clock. */
+  async timed(host: HostRow): Promise<void> {
+    const isAwaited = this.#settled !== null && !this.#settled.has(host.peer);
+    this.#settled?.add(host.peer);
+    for (const wish of this.#wishes.values()) {
+      if (wish.host !== host.peer || wish.stage.kind !== 'kept') continue;
+      const { id, command, retries, notAfter } = wish;
+      const isRight = wish.timed === true || this.#events.time(host.peer)?.translate(notAfter) === notAfter;
+      if (isRight && !isAwaited) continue;
+      const body = retries === undefined ? { command } : { command, retries };
+      const timed = isRight ? wish : { ...wish, ...(await this.#sealWish(id, host, body, notAfter)) };
+      if (!isRight) await this.#put(timed);
+      this.#post(timed);
+    }
   }
 
   /** Sends everything that the relay is not known to have; after a lost store, also what it had. */
@@ -134,7 +181,10 @@ export class Outbox {
   async problem(id: string, code: Code): Promise<void> {
     const wish = this.#wishes.get(id);
     if (wish === undefined || wish.stage.kind !== 'kept') return;
-    if (mayRetry(code)) this.#world.clock.after(RETRY_MILLIS, () => this.#post(this.#wishes.get(id) ?? wish));
+    // The relay's clock does not say what is over: the host may have another, and is waited for.
+    const isInTime = code === 'expired' && !this.#isOver(wish);
+    if (mayRetry(code) || isInTime)
+      this.#world.clock.after(RETRY_MILLIS, () => this.#post(this.#wishes.get(id) ?? wish));
     else if (code === 'expired') await this.#advance(id, { kind: 'expired' });
     else await this.#advance(id, { kind: 'refused', code, text: '' });
   }
@@ -160,9 +210,8 @@ export class Outbox {
 
   /** Doubts wishes whose time ran out without a word from the host, and asks for that word. */
   async expire(): Promise<void> {
-    const now = this.#world.clock.now();
     for (const wish of this.#wishes.values()) {
-      if (wish.notAfter >= now || RANKS[wish.stage.kind] >= RANKS.expired) continue;
+      if (!this.#isOver(wish) || RANKS[wish.stage.kind] >= RANKS.expired) continue;
       await this.#advance(wish.id, { kind: 'expired' });
       await this.#ask(wish);
     }
@@ -214,15 +263,36 @@ export class Outbox {
   /** Asks the host what became of a wish, and that nothing more does. */
   async #ask(wish: WishRow): Promise<void> {
     const host = this.#events.host(wish.host);
-    if (host !== null) await this.#say(host, { type: 'recall', command: wish.id });
+    if (host !== null) await this.#say(host, { type: 'recall', command: wish.id }, RECALL_MILLIS);
   }
 
   /** Says something to a host that is no person's wish. */
-  async #say(host: HostRow, command: Command): Promise<void> {
+  async #say(host: HostRow, command: Command, millis: number): Promise<void> {
     const now = this.#world.clock.now();
     const id = freshId('command', now, this.#world.random.bytes(10));
-    const letter = await this.#seal(id, host, { command }, now + HOUR_MILLIS);
-    this.#events.send(encodeFrame('letter', letter));
+    const until = this.#events.time(host.peer)?.translate(now + millis) ?? now + millis;
+    this.#events.send(encodeFrame('letter', await this.#seal(id, host, { command }, until)));
+  }
+
+  /** The host judges by its own clock, as far as it has said what that shows. */
+  async #sealWish(
+    id: string,
+    host: HostRow,
+    body: CommandBody,
+    notAfter: number,
+  ): Promise<Pick<WishRow, 'letter' | 'timed'>> {
+    const time = this.#events.time(host.peer);
+    const letter = await this.#seal(id, host, body, time?.translate(notAfter) ?? notAfter);
+    return { letter: encodeLetter(letter), timed: time !== null && time.now() !== null };
+  }
+
+  /** Whether a wish's time is over: by the host's clock, when that is known and the letter says it. */
+  #isOver(wish: WishRow): boolean {
+    const host = this.#events.time(wish.host)?.now() ?? null;
+    // The one that is here will end by the host's clock, once that is asked.
+    const isJudged = wish.timed === true || wish.stage.kind !== 'kept';
+    if (host === null || !isJudged) return wish.notAfter + GRACE_MILLIS < this.#world.clock.now();
+    return parseLetterHeader(decodeLetter(wish.letter)).notAfter + GRACE_MILLIS < host;
   }
 
   async #seal(id: string, host: HostRow, body: CommandBody, notAfter: number): Promise<Letter> {
@@ -240,6 +310,8 @@ export class Outbox {
 
   #post(wish: WishRow): void {
     if (isSettled(wish.stage) || isDoubted(wish)) return;
+    // It goes when the host has said what time it has, or has been waited for.
+    if (this.#settled !== null && !this.#settled.has(wish.host)) return;
     if (this.#events.send(encodeFrame('letter', decodeLetter(wish.letter)))) this.#unsent.delete(wish.id);
   }
 }

@@ -66,14 +66,15 @@ export class Pulse {
     host.sight({ type: 'asked' });
   }
 
-  /** The host asks, or answers. */
-  async take(host: Host, plaintext: Bytes): Promise<void> {
+  /** The host asks, or answers; whether it answered, and so said what time it has. */
+  async take(host: Host, plaintext: Bytes): Promise<boolean> {
     const body = parseJson<ProbeBody>(plaintext);
     if (body?.type === 'probe') {
       const now = this.#world.clock.now();
       const echo = { nonce: body.nonce, now, every_millis: EVERY_MILLIS, idle_millis: IDLE_MILLIS };
       await this.#write(host, { type: 'echo', ...echo, sessions: {} });
-    } else if (body?.type === 'echo') this.#echoed(host, body);
+    }
+    return body?.type === 'echo' && this.#echoed(host, body);
   }
 
   /** The relay did not pass a letter on; whether it was a probe. */
@@ -85,14 +86,16 @@ export class Pulse {
     return true;
   }
 
-  #echoed(host: Host, echo: Echo): void {
+  #echoed(host: Host, echo: Echo): boolean {
     const asked = this.#asked.find(({ nonce, host: of }) => nonce === echo.nonce && of === host.row.peer);
     // One that nothing was asked for is an earlier one, played again.
-    if (asked === undefined) return;
+    if (asked === undefined) return false;
     this.#asked = this.#asked.filter((known) => known !== asked);
     this.#every = clamp(echo.every_millis, EVERY_MILLIS);
     this.#idle = clamp(echo.idle_millis, IDLE_MILLIS);
+    host.time.says(echo.now);
     host.sight({ type: 'echoed', host: host.row.peer, asked: asked.at, echo });
+    return true;
   }
 
   /** Sends it at once, or not at all; an answer that comes late proves nothing. */

@@ -52,8 +52,10 @@ export type WishRow = {
   readonly command: Command;
   readonly at: number;
   readonly notAfter: number;
-  /** The encoded letter, sealed and signed once. */
+  /** The encoded letter; sealed again only when the host says what time it has. */
   readonly letter: Bytes;
+  /** Whether the letter's end is a time on the host's clock. */
+  readonly timed?: boolean;
   readonly stage: Stage;
   /** Whether a person has taken it back. */
   readonly recalled?: boolean;
