@@ -63,15 +63,34 @@ test('a tool call does not go on when the agent’s program has ended, until it 
   const exited: SessionEvent = { type: 'agent_exited', code: 3, signal: null, stderr: '' };
   const conversation = build(records(OPENED, UP, ...TURN, begun, over, exited));
   const cuts = () =>
-    conversation.rows.flatMap((row) => (row.kind === 'tool' ? [[row.tool.id, row.cut]] : []));
+    conversation.rows.flatMap((row) => (row.kind === 'tool' ? [[row.tool.id, row.over]] : []));
   expect(cuts()).toEqual([
-    ['x', true],
-    ['y', false],
+    ['x', 'cut'],
+    ['y', null],
   ]);
   conversation.apply({ seq: 8, at: 8_000, event: begun });
-  expect(cuts()).toContainEqual(['x', false]);
+  expect(cuts()).toContainEqual(['x', null]);
   conversation.apply({ seq: 9, at: 9_000, event: { type: 'session_ended', by: local } });
-  expect(cuts()).toContainEqual(['x', true]);
+  expect(cuts()).toContainEqual(['x', 'cut']);
+});
+
+test('i5 a tool call of which the agent never told the end does not run after its turn, and one that ends late has ended', () => {
+  const begun = { type: 'tool_updated', tool: { id: 'x', status: 'in_progress' } } as const;
+  const ended: SessionEvent = { type: 'turn_ended', turn: 'trn_1', reason: 'end_turn', detail: null };
+  const conversation = build(records(OPENED, UP, ...TURN, begun, ended));
+  const over = () => conversation.rows.flatMap((row) => (row.kind === 'tool' ? [row.over] : []));
+  expect(over()).toEqual(['unended']);
+  // What is said of it afterwards, but its end, lets nothing run without a turn.
+  conversation.apply({ seq: 7, at: 7_000, event: { type: 'tool_updated', tool: { id: 'x', title: 'X' } } });
+  conversation.apply({ seq: 8, at: 8_000, event: begun });
+  expect(over()).toEqual(['unended']);
+  const done = { type: 'tool_updated', tool: { id: 'x', status: 'completed' } } as const;
+  conversation.apply({ seq: 9, at: 9_000, event: done });
+  expect(over()).toEqual([null]);
+  // The next turn is another one.
+  conversation.apply({ seq: 10, at: 10_000, event: { type: 'turn_started', turn: 't2', prompt: 'p2' } });
+  conversation.apply({ seq: 11, at: 11_000, event: { ...begun, tool: { ...begun.tool, id: 'z' } } });
+  expect(over()).toEqual([null, null]);
 });
 
 test('an approval waits, is decided, is applied, and stays as history', () => {

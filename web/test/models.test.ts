@@ -48,7 +48,7 @@ function fakeEngine(tab = memoryShelf(), start = 10_000, browser = memoryShelf()
       hear = heard;
     },
   };
-  const clock = { now: () => now, after: () => () => {} };
+  const clock = { now: () => now, steady: () => now, after: () => () => {} };
   const random = { bytes: (length: number) => crypto.getRandomValues(new Uint8Array(length)) };
   const client = new Client(port, { clock, random, tab, browser });
   return {
@@ -189,6 +189,50 @@ test('a wish is said again to the next leader until it was kept', () => {
   engine.say({ type: 'kept', id });
   engine.say({ type: 'ready' });
   expect(engine.wishes()).toHaveLength(2);
+});
+
+test('f21 of rows that are told again, those that say the same are not drawn again', () => {
+  const engine = fakeEngine();
+  const model = new ConversationModel(engine.client, 'peer_h', 'ses_1');
+  const row = (key: string, text: string) => ({
+    kind: 'notice' as const,
+    key,
+    at: 1,
+    code: 'internal',
+    text,
+  });
+  const state = { older: 'none' } as never;
+  const tell = (...rows: ReturnType<typeof row>[]) =>
+    engine.say({ type: 'rows_reset', session: 'ses_1', rows, state, to: null });
+  tell(row('a', '1'), row('b', '2'));
+  const [a, b] = model.rows;
+  tell(row('b', '2'), row('a', 'other'), row('c', '3'));
+  expect(model.rows.map(({ key }) => key)).toEqual(['b', 'a', 'c']);
+  expect(model.rows[0]).toBe(b);
+  expect(model.rows[1]).not.toBe(a);
+  expect(model.rows[1]).toMatchObject({ text: 'other' });
+});
+
+test('i05 rows from long ago do not say that a question waits or a tool runs when neither does at the end', () => {
+  const engine = fakeEngine();
+  const model = new ConversationModel(engine.client, 'peer_h', 'ses_1');
+  const asked = { kind: 'approval' as const, key: 'a', at: 1, approval: 'apr_1', ask: '{}', settled: null };
+  const tool = { id: 't', status: 'in_progress' as const };
+  const ran = { kind: 'tool' as const, key: 't', at: 1, tool, over: null };
+  const tell = (newer: string, session: object) =>
+    engine.say({
+      type: 'rows_reset',
+      session: 'ses_1',
+      rows: [asked, ran],
+      state: { newer, session } as never,
+      to: null,
+    });
+  tell('none', { approvals: { apr_1: { decided: null } }, tools: { t: tool } });
+  expect([model.isWaiting(asked), model.waiting, model.overOf(ran)]).toEqual([true, 1, null]);
+  tell('more', { approvals: {}, tools: {} });
+  expect([model.isWaiting(asked), model.waiting, model.overOf(ran)]).toEqual([false, 0, 'beyond']);
+  const done = { ...ran, tool: { ...tool, status: 'completed' as const } };
+  expect(model.overOf(done)).toBe(null);
 });
 
 test('rows that changed are put in their places', () => {

@@ -18,6 +18,8 @@ const LINES: usize = 40;
 pub(crate) struct Renderer {
     growing: Option<(String, u64)>,
     titles: std::collections::BTreeMap<String, String>,
+    /// Tool calls of which no end was told.
+    open: Vec<String>,
 }
 
 impl Renderer {
@@ -121,7 +123,8 @@ impl Renderer {
                     indent(&visible(stderr), LINES)
                 };
                 format!(
-                    "── the agent {how}; `farhelm resume` or the next prompt starts it again\n{detail}"
+                    "{}── the agent {how}; `farhelm resume` or the next prompt starts it again\n{detail}",
+                    self.end_tools()
                 )
             }
             Event::AgentRestarting { by } => format!("── {} starts the agent again\n", author(by)),
@@ -150,7 +153,9 @@ impl Renderer {
             }
             Event::QueueResumed { by } => format!("── {} lets what waits go on\n", author(by)),
             Event::TurnCancelRequested { by, .. } => format!("── {} stops the turn\n", author(by)),
-            Event::TurnEnded { reason, detail, .. } => turn_end(*reason, detail.as_deref()),
+            Event::TurnEnded { reason, detail, .. } => {
+                self.end_tools() + &turn_end(*reason, detail.as_deref())
+            }
             Event::MessageAdded {
                 message,
                 role,
@@ -224,7 +229,9 @@ impl Renderer {
                 format!("── the agent sent something unknown: {}\n", visible(kind))
             }
             Event::Noticed { code, text } => format!("! [{code}] {}\n", visible(text)),
-            Event::SessionEnded { by } => format!("── {} ended the session\n", author(by)),
+            Event::SessionEnded { by } => {
+                format!("{}── {} ended the session\n", self.end_tools(), author(by))
+            }
             Event::ModesOffered { .. }
             | Event::ModeRequested { .. }
             | Event::ConfigRequested { .. }
@@ -255,6 +262,10 @@ impl Renderer {
         let Some(status) = tool.status else {
             return String::new();
         };
+        self.open.retain(|id| *id != tool.id);
+        if !status.is_final() {
+            self.open.push(tool.id.clone());
+        }
         let title = self.titles.get(&tool.id).map_or("a tool", String::as_str);
         let (mark, shows) = match status {
             ToolStatus::Pending | ToolStatus::InProgress => return String::new(),
@@ -270,6 +281,18 @@ impl Renderer {
             .map(block)
             .collect::<String>();
         format!("{mark} {}\n{content}", visible(title))
+    }
+
+    /// What was not said to have ended does not go on without a turn, and neither is its title
+    /// needed any more.
+    fn end_tools(&mut self) -> String {
+        let titles = std::mem::take(&mut self.titles);
+        let open = std::mem::take(&mut self.open);
+        let line = |id: &String| {
+            let title = titles.get(id).map_or("a tool", String::as_str);
+            format!("… {}: no end was reported\n", visible(title))
+        };
+        open.iter().map(line).collect()
     }
 }
 
@@ -510,6 +533,31 @@ mod tests {
             }],
         );
         assert_eq!(whole, "orld\n");
+    }
+
+    #[test]
+    fn i05_a_tool_call_of_which_no_end_was_told_is_said_to_be_one_when_its_turn_ends() {
+        let mut renderer = Renderer::default();
+        let patch = |id: &str, status| ToolPatch {
+            title: Some(format!("run {id}")),
+            status: Some(status),
+            id: id.to_owned(),
+            ..ToolPatch::default()
+        };
+        let end = Event::TurnEnded {
+            turn: farhelm_proto::TurnId::from_bytes([1; 16]),
+            reason: StopReason::EndTurn,
+            detail: None,
+        };
+        assert_eq!(renderer.tool(&patch("a", ToolStatus::InProgress)), "");
+        assert_eq!(renderer.tool(&patch("b", ToolStatus::Pending)), "");
+        assert_eq!(
+            renderer.tool(&patch("b", ToolStatus::Completed)),
+            "+ run b\n"
+        );
+        let said = renderer.event(&end);
+        assert_eq!(said, "… run a: no end was reported\n── done\n");
+        assert_eq!(renderer.event(&end), "── done\n", "once");
     }
 
     #[test]

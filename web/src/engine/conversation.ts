@@ -32,6 +32,8 @@ export class Conversation {
   /** Messages that grow, each as one delta from its beginning. */
   #growing = new Map<string, Growing>();
   #turnBegan: number | null = null;
+  /** Whether it is known that no turn runs. */
+  #idle = false;
   #begun = false;
   /** Seq of the event before; what is missing after it is said. */
   #last = 0;
@@ -92,6 +94,7 @@ export class Conversation {
     if (event.type === 'snapshot') {
       this.complete = true;
       this.#tools = event.state.tools;
+      this.#idle = event.state.turn === null;
       for (const { prompt, text, by } of event.state.queue) this.#said.set(prompt, { text, by });
       if (!this.#begun) this.#showOpen(record.at, event.state);
     }
@@ -120,6 +123,7 @@ export class Conversation {
       }
       case 'turn_started':
         this.#turnBegan = at;
+        this.#idle = false;
         this.#put({
           kind: 'prompt',
           key,
@@ -130,7 +134,9 @@ export class Conversation {
         });
         return;
       case 'turn_ended': {
+        this.#idle = true;
         this.#settleLive();
+        this.#endTools('unended');
         const millis = this.#turnBegan === null ? null : Math.max(0, at - this.#turnBegan);
         this.#turnBegan = null;
         this.#put({ kind: 'turn_end', key, at, reason: event.reason, detail: event.detail, millis });
@@ -179,7 +185,7 @@ export class Conversation {
       case 'agent_exited':
       case 'session_ended':
         this.#settleLive();
-        this.#cutTools();
+        this.#endTools('cut');
         this.#put({ kind: 'note', key, at, event });
         return;
       case 'session_opened':
@@ -247,7 +253,9 @@ export class Conversation {
     const key = `t${tool.id}`;
     const row = this.#row<ToolRow>(key);
     const older = row?.tool ?? this.#tools[tool.id] ?? { id: tool.id };
-    this.#put({ kind: 'tool', key, at: row?.at ?? at, tool: absorb(older, tool), cut: false });
+    const isOver = this.#idle && !isFinal(absorb(older, tool).status);
+    const over = isOver ? 'unended' : tool.status === undefined ? (row?.over ?? null) : null;
+    this.#put({ kind: 'tool', key, at: row?.at ?? at, tool: absorb(older, tool), over });
   }
 
   #patchApproval(approval: string, change: (row: ApprovalRow) => ApprovalRow): void {
@@ -263,10 +271,10 @@ export class Conversation {
     }
   }
 
-  /** The agent's program ended: what it did then is not going on. */
-  #cutTools(): void {
+  /** What the agent did is not going on, whether it said so or not. */
+  #endTools(over: 'cut' | 'unended'): void {
     for (const row of this.rows) {
-      if (row.kind === 'tool' && !row.cut && !isFinal(row.tool.status)) this.#put({ ...row, cut: true });
+      if (row.kind === 'tool' && row.over === null && !isFinal(row.tool.status)) this.#put({ ...row, over });
     }
   }
 

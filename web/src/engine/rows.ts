@@ -55,8 +55,8 @@ export type MessageRow = Placed & {
 export type ToolRow = Placed & {
   readonly kind: 'tool';
   readonly tool: ToolPatch;
-  /** Whether the agent's program ended before it did. */
-  readonly cut: boolean;
+  /** Why it does not go on, although nobody told its end: the agent's program ended, or the turn. */
+  readonly over: 'cut' | 'unended' | null;
 };
 
 export type ApprovalRow = Placed & {

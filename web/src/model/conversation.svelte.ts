@@ -1,6 +1,7 @@
 /** The conversation screen: rows, the prompt box, the queue, and wishes about the session. */
 import { heldBack } from '../engine/presence';
-import type { Row } from '../engine/rows';
+import type { ApprovalRow, Row, ToolRow } from '../engine/rows';
+import { isFinal } from '../engine/session';
 import type { ConversationState, HostView, Stage, WishView } from '../engine/views';
 import type { BlobRef, Command, Delivery, Held, Queued, Summary } from '../protocol/types';
 import type { Client, RowsHeard } from './client.svelte';
@@ -122,7 +123,18 @@ export class ConversationModel {
 
   /** Questions that wait, by their rows. */
   get waiting(): number {
-    return this.rows.filter((row) => row.kind === 'approval' && row.settled === null).length;
+    return this.rows.filter((row) => row.kind === 'approval' && this.isWaiting(row)).length;
+  }
+
+  /** Whether a question waits at the end of the log, wherever the rows that are shown stop. */
+  isWaiting({ approval, settled }: ApprovalRow): boolean {
+    return settled === null && this.state?.session.approvals[approval]?.decided === null;
+  }
+
+  /** Why a tool call is not said to go on: its end may also lie after what is shown. */
+  overOf({ tool, over }: ToolRow): ToolRow['over'] | 'beyond' {
+    if (over !== null || isFinal(tool.status)) return over;
+    return this.hasNewer && this.state?.session.tools[tool.id] === undefined ? 'beyond' : null;
   }
 
   /** The newest wish about a prompt that waits: to take it back, to change or to move it. */
