@@ -108,6 +108,7 @@ impl Odds {
             odds: self,
             chance,
             breaks: u64::MAX,
+            unharmed: u64::MAX,
         }
     }
 }
@@ -119,6 +120,8 @@ pub struct Storm {
     chance: Chance,
     /// How many more connections may come to harm.
     breaks: u64,
+    /// How many more frames may pass before the first comes to harm.
+    unharmed: u64,
 }
 
 impl Storm {
@@ -127,6 +130,15 @@ impl Storm {
     #[must_use]
     pub fn breaking_at_most(self, breaks: u64) -> Self {
         Self { breaks, ..self }
+    }
+
+    /// The same, but by that frame one connection was broken, however kind chance is.
+    #[must_use]
+    pub fn breaking_by(self, frame: u64) -> Self {
+        Self {
+            unharmed: frame,
+            ..self
+        }
     }
 }
 
@@ -160,8 +172,11 @@ impl Weather for Storm {
             falls(lost).then_some(Act::Drop)
         };
         let waits = falls(wait);
+        self.unharmed = self.unharmed.saturating_sub(1);
+        let harm = harm.or_else(|| (self.unharmed == 0).then_some(Act::Cut));
         if let Some(harm) = harm.filter(|_| self.breaks > 0) {
             self.breaks -= 1;
+            self.unharmed = u64::MAX;
             harm
         } else if waits {
             Act::Wait(Duration::from_millis(self.chance.below(wait_millis + 1)))
@@ -195,5 +210,18 @@ mod tests {
             !matches!(act, Act::Pass | Act::Wait(_))
         });
         assert_eq!(harms.count(), 3);
+    }
+
+    #[test]
+    fn kind_weather_breaks_something_in_time() {
+        let frame = Bytes::from_static(b"frame");
+        let first = |mut storm: Storm| {
+            let mut acts = (1..=600).map(|_| storm.act(1, Way::Up, &frame));
+            acts.position(|act| act == Act::Cut)
+        };
+        let storm = |seed| Odds::rough().with(Chance::new(seed));
+        let kind = (0..).find(|seed| first(storm(*seed)).is_none()).unwrap();
+        assert_eq!(first(storm(kind).breaking_by(200)), Some(199));
+        assert_eq!(first(storm(7).breaking_by(600)), first(storm(7)));
     }
 }
