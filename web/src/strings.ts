@@ -525,6 +525,10 @@ const EXPLAINED: Readonly<Partial<Record<Word, { readonly title?: string; readon
   tunnel_failed: { todo: 'Start it again on the host, or use a relay with an address' },
   not_paired: { title: 'this device is not paired', todo: 'Pair it by a link of the host' },
   withheld: { todo: 'Do not answer by what you see here; look at the host, or at the relay' },
+  relay_silent: {
+    title: 'the relay lets the host connect and does not answer it',
+    todo: 'Look at that relay and its log, or restart it; the host tries again by itself',
+  },
   host_silent: {
     title: 'the host is connected to the relay and does not answer',
     todo: 'It may sleep or be overloaded; `farhelm doctor` there says more',

@@ -47,14 +47,15 @@ impl Failure {
     pub(crate) const fn exit_code(&self) -> u8 {
         use Code::{
             BadProof, CaptivePortal, Forbidden, HostOffline, HostSilent, Intercepted, Internal,
-            NotARelay, NotAllowed, NotPaired, NotRunning, PairingRefused, RelayUnreachable,
-            Restarting, Revoked, Timeout,
+            NotARelay, NotAllowed, NotPaired, NotRunning, PairingRefused, RelaySilent,
+            RelayUnreachable, Restarting, Revoked, Timeout,
         };
         if self.kept.is_some() {
             5
         } else if matches!(
             self.code,
             RelayUnreachable
+                | RelaySilent
                 | HostOffline
                 | HostSilent
                 | NotRunning

@@ -11,6 +11,8 @@ pub enum Ending {
     Told(Duration),
     /// The machine slept or its network changed; the next attempt may well succeed.
     Moved,
+    /// It was up and of no use, however long it lasted.
+    Useless,
     /// The relay will say the same again until a person changes something.
     Refused,
 }
@@ -41,13 +43,14 @@ impl Backoff {
             .up_since
             .take()
             .is_some_and(|since| now.saturating_sub(since) >= STABLE);
+        let stable = stable && ending != Ending::Useless;
         self.failures = if stable { 0 } else { self.failures };
         let window = FIRST
             .saturating_mul(1 << self.failures.min(16))
             .min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         match ending {
-            Ending::Lost => part(window, chance),
+            Ending::Lost | Ending::Useless => part(window, chance),
             Ending::Moved => {
                 self.failures = 0;
                 Duration::ZERO
@@ -90,6 +93,24 @@ mod tests {
                 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000
             ]
         );
+    }
+
+    #[test]
+    fn one_that_lasted_and_was_of_no_use_does_not_begin_anew() {
+        let mut backoff = Backoff::default();
+        let mut windows = Vec::new();
+        for at in (0..4).map(|n| Duration::from_secs(100 * n)) {
+            backoff.is_up(at);
+            let up = at + STABLE * 3;
+            let failures = backoff.failures;
+            let wait = (0..=4_000).map(|chance| {
+                backoff.failures = failures;
+                backoff.up_since = Some(at);
+                backoff.ended(up, Ending::Useless, chance)
+            });
+            windows.push(wait.max().unwrap().as_millis());
+        }
+        assert_eq!(windows, [250, 500, 1_000, 2_000]);
     }
 
     #[test]

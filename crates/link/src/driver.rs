@@ -26,7 +26,7 @@ use crate::backoff::{Backoff, Ending};
 use crate::clock::Stopwatch;
 use crate::rng;
 pub use crate::socket::Way;
-use crate::socket::{self, Route, Socket, Target, Trust, Unreachable};
+use crate::socket::{self, Life, Route, Socket, Target, Trust, Unreachable};
 use crate::ways::Ways;
 
 mod connection;
@@ -136,6 +136,25 @@ impl Link {
         self.outgoing.borrow().is_some()
     }
 
+    /// Ends the present connection, if there is one, and dials anew after the wait that such an end
+    /// calls for.
+    pub fn give_up(&self, ending: Ending, code: Code, detail: &str) {
+        let open = self.outgoing.borrow().clone();
+        let end = End {
+            ending,
+            ..End::lost(code, detail)
+        };
+        // Told once is enough.
+        drop(open.map(|open| open.given_up.try_send(end)));
+    }
+
+    /// How many bytes have come on the present connection.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        let open = self.outgoing.borrow();
+        open.as_ref().map_or(0, |open| open.life.bytes())
+    }
+
     /// How frames get to the relay; nothing while there is no connection.
     #[must_use]
     pub fn way(&self) -> Option<Way> {
@@ -148,6 +167,8 @@ impl Link {
 struct Open {
     lanes: Lanes,
     way: Way,
+    life: Arc<Life>,
+    given_up: mpsc::Sender<End>,
 }
 
 struct Driver {
@@ -272,7 +293,14 @@ impl Driver {
         lasting.ways.worked(way, now, chance());
         tracing::debug!(?way, "link up");
         let (lanes, queue) = lanes();
-        self.publish.send_replace(Some(Open { lanes, way }));
+        let (given_up, mut told) = mpsc::channel(1);
+        let open = Open {
+            lanes,
+            way,
+            life: Arc::clone(&socket.life),
+            given_up,
+        };
+        self.publish.send_replace(Some(open));
         if self
             .events
             .send(LinkEvent::Up(welcome.clone()))
@@ -285,6 +313,7 @@ impl Driver {
         tokio::select! {
             biased;
             end = connection::run(socket, &welcome, queue, &self.events, &mut lasting.watch) => end,
+            Some(end) = told.recv() => end,
             found = better, if way == Way::Http => {
                 lasting.ready = Some(found);
                 End {

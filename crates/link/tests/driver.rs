@@ -4,6 +4,7 @@ mod support;
 
 use std::time::Duration;
 
+use farhelm_link::backoff::Ending;
 use farhelm_link::driver::{Link, LinkEvent, NotConnected};
 use farhelm_proto::frame::{Bye, Frame, Role, Subscribe};
 use farhelm_proto::{Code, PeerId, StreamId};
@@ -33,6 +34,23 @@ async fn nothing_is_sent_while_there_is_no_connection() {
         link.send(Frame::Ping(1).to_bytes()).await,
         Err(NotConnected)
     );
+}
+
+#[tokio::test]
+async fn f22_a_connection_that_is_given_up_ends_for_that_reason_and_another_is_dialled() {
+    let relay = relay();
+    let (link, mut events) = Link::start(options(&url(&relay), Role::Host));
+    link.give_up(Ending::Useless, Code::RelaySilent, "there is none yet");
+    for _ in 0..2 {
+        up(&mut events).await;
+        assert!(link.heard() > 0);
+        link.give_up(Ending::Useless, Code::RelaySilent, "of no use");
+        let (code, detail, retry_in) = down(&mut events).await;
+        assert_eq!((code, detail.as_str()), (Code::RelaySilent, "of no use"));
+        assert!(retry_in <= Duration::from_millis(500));
+        assert_eq!(link.heard(), 0);
+    }
+    relay.shutdown().await;
 }
 
 #[tokio::test]

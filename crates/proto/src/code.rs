@@ -119,6 +119,7 @@ codes! {
     93 HistoryDropped = "history_dropped", false, "the oldest part of this log was dropped to keep the journal within its size";
     95 TooManyAgents = "too_many_agents", true, "as many agents run as may at once; end some, or raise `agents_at_once` in config.toml";
     96 KeeperLost = "keeper_lost", true, "the process that held the agent was ended, and the agent with it";
+    97 RelaySilent = "relay_silent", true, "the relay lets the host connect and does not answer it; look at that relay and its log, or restart it: the host tries again by itself";
 }
 
 impl core::fmt::Display for Code {

@@ -77,4 +77,5 @@ export const CODES = [
 	{ number: 93, word: 'history_dropped', sentence: "the oldest part of this log was dropped to keep the journal within its size", retry: false },
 	{ number: 95, word: 'too_many_agents', sentence: "as many agents run as may at once; end some, or raise `agents_at_once` in config.toml", retry: true },
 	{ number: 96, word: 'keeper_lost', sentence: "the process that held the agent was ended, and the agent with it", retry: true },
+	{ number: 97, word: 'relay_silent', sentence: "the relay lets the host connect and does not answer it; look at that relay and its log, or restart it: the host tries again by itself", retry: true },
 ] as const;
