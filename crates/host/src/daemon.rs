@@ -36,7 +36,7 @@ use crate::session::{self, SessionHandle, Shared, Spec};
 use crate::stream::StreamWriter;
 use crate::tasks::Tasks;
 use crate::tunnel::{Tunnel, Via};
-use crate::uplink::{Mail, RelayState, Uplink};
+use crate::uplink::{Mail, RelayState, Standings, Uplink};
 
 mod letters;
 mod log;
@@ -168,6 +168,7 @@ pub(crate) struct DaemonHandle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) fleet: watch::Receiver<Arc<Fleet>>,
     pub(crate) relay: watch::Receiver<RelayState>,
+    pub(crate) standings: Standings,
     pub(crate) public_url: watch::Receiver<String>,
     pub(crate) relay_url: String,
     pub(crate) journal: Journal,
@@ -203,8 +204,10 @@ pub struct Daemon {
     requests: mpsc::Receiver<Request>,
     own_requests: mpsc::Sender<Request>,
     letters: mpsc::Receiver<Mail>,
-    /// Letters whose session cannot take them right now.
-    deferred: VecDeque<Letter>,
+    /// Letters whose session cannot take them right now, or not before its log is known to be whole.
+    deferred: VecDeque<(SessionId, Letter)>,
+    /// Whether there were more, which the relay takes for delivered.
+    left_out: bool,
     routes: Routes,
     probes: probes::Probes,
     awake: Awake,
@@ -336,6 +339,7 @@ impl Daemon {
             own_requests: own_requests.clone(),
             letters,
             deferred: VecDeque::new(),
+            left_out: false,
             routes: Routes::default(),
             probes: probes::Probes::default(),
             awake: Awake::new(config.keep_awake != Some(false) && !farhelm_world::is_played()),
@@ -367,6 +371,7 @@ impl Daemon {
             requests: own_requests,
             fleet: fleet_seen,
             relay: uplink.state(),
+            standings: uplink.standings().clone(),
             public_url: public_url_seen,
             relay_url: daemon.relay.url().to_owned(),
             journal,

@@ -187,6 +187,9 @@ pub struct Status {
     /// Old outputs that were dropped to keep the journal within its size.
     #[serde(default)]
     pub journal_dropped: Outputs,
+    /// Sessions of whose logs the relay has newer events than this state folder, or others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forked: Vec<farhelm_proto::SessionId>,
 }
 
 /// Outputs, or pieces of long ones.

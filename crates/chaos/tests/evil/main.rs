@@ -6,6 +6,7 @@
     reason = "a script is about the frames that it names"
 )]
 
+mod answers;
 mod eviction;
 mod frozen;
 mod pairing;

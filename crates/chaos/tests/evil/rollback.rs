@@ -4,7 +4,7 @@ use std::path::Path;
 
 use farhelm_chaos::world::until;
 
-use crate::scene::Scene;
+use crate::scene::{Scene, says};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s36_a_host_that_is_put_back_to_an_older_copy_says_so_and_writes_nothing()
@@ -76,14 +76,6 @@ async fn f17_what_a_flipped_bit_in_the_write_ahead_log_cuts_off_is_noticed_by_wh
 /// SQLite's file format, 4.1 and 4.2, with pages of 4 KiB.
 const WAL_HEADER: usize = 32;
 const WAL_FRAME: usize = 24 + 4096;
-
-/// What a command says, also when it says it by failing.
-async fn says(scene: &Scene, command: &str) -> String {
-    match scene.world.cli(&[command]).await {
-        Ok(lines) => serde_json::Value::from(lines).to_string(),
-        Err(error) => error.to_string(),
-    }
-}
 
 /// Files and folders, as a backup keeps them.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {

@@ -148,5 +148,13 @@ impl Scene {
     }
 }
 
+/// What a command says, also when it says it by failing.
+pub(crate) async fn says(scene: &Scene, command: &str) -> String {
+    match scene.world.cli(&[command]).await {
+        Ok(lines) => serde_json::Value::from(lines).to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
 /// What a person is told within five seconds.
 pub(crate) const NOTICED: Duration = Duration::from_secs(5);

@@ -128,6 +128,12 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
                     status.journal_lost.join(", ")
                 ));
             }
+            for session in status.forked {
+                output::line(&format!(
+                    "copied    the relay has newer events than this state folder, or others, of session {}",
+                    short(&session)
+                ));
+            }
             let dropped = status.journal_dropped;
             if dropped.pieces > 0 {
                 output::line(&format!(

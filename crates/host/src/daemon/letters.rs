@@ -12,9 +12,11 @@ use farhelm_proto::{Code, CommandId, OfferId, PeerId, SessionId};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::Daemon;
+use super::wishes::{forked, is_stopping};
 use crate::journal::{JournalError, Op};
 use crate::session::{Reply, SessionInput, Wish};
 use crate::stream::letter_op;
+use crate::uplink::Standing;
 
 /// Letters that wait here for their session; what is beyond waits at the relay.
 const DEFERRED: usize = 256;
@@ -98,7 +100,8 @@ impl Daemon {
         self.hand_on(session, wish, &asker, letter).await
     }
 
-    /// Gives a wish to its session, or answers that there is none.
+    /// Gives a wish to its session, or answers that there is none, or that it must not be done. Wishes
+    /// that wait for the same session go first.
     async fn hand_on(
         &mut self,
         session: SessionId,
@@ -110,6 +113,22 @@ impl Daemon {
             let code = self.why_absent(session);
             return self.refuse(asker, Rejection::new(code)).await;
         };
+        // What a session was handed before is answered by it, whatever is found out meanwhile.
+        if self.routes.session(asker.id).is_none() {
+            match self.shared.uplink.standings().of(session.into()) {
+                Standing::Agrees => {}
+                Standing::Unknown => {
+                    self.defer(session, letter);
+                    return Ok(());
+                }
+                Standing::Forked if is_stopping(&wish.command) => {}
+                Standing::Forked => return self.refuse(asker, forked()).await,
+            }
+        }
+        if self.deferred.iter().any(|(waits, _)| *waits == session) {
+            self.defer(session, letter);
+            return Ok(());
+        }
         fail::point("host.letters.before_handed_on");
         match handle.inputs.try_send(SessionInput::Wish(wish)) {
             Ok(()) => {
@@ -121,19 +140,32 @@ impl Daemon {
             }
             Err(TrySendError::Full(_)) => {
                 tracing::warn!(%session, "the session cannot take a wish right now");
-                // What does not fit is not taken, and the relay delivers it again.
-                if self.deferred.len() < DEFERRED {
-                    self.deferred.push_back(letter.clone());
-                }
+                self.defer(session, letter);
                 Ok(())
             }
         }
     }
 
+    /// Keeps a letter for later. What does not fit is not taken, and the relay is asked for it once
+    /// there is room.
+    fn defer(&mut self, session: SessionId, letter: &Letter) {
+        if self.deferred.iter().any(|(_, waits)| waits == letter) {
+            return;
+        }
+        if self.deferred.len() < DEFERRED {
+            self.deferred.push_back((session, letter.clone()));
+        } else {
+            self.left_out = true;
+        }
+    }
+
     /// Tries letters again whose session could not take them.
     pub(super) async fn take_deferred(&mut self) -> Result<(), JournalError> {
-        for letter in std::mem::take(&mut self.deferred) {
+        for (_, letter) in std::mem::take(&mut self.deferred) {
             self.take_letter(&letter).await?;
+        }
+        if self.deferred.is_empty() && std::mem::take(&mut self.left_out) {
+            self.shared.uplink.ask_for_mail();
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::letters::{Asker, fresh_id};
 use crate::journal::{JournalError, Op};
 use crate::session::{Reply, SessionInput, Wish};
 use crate::stream::key_letters;
+use crate::uplink::Standing;
 
 impl Daemon {
     /// A wish of somebody at this machine.
@@ -38,6 +39,12 @@ impl Daemon {
             drop(reply.send(refused(Rejection::new(code))));
             return Ok(());
         };
+        // Without a relay nobody knows, and whoever sits here need not wait for one.
+        let standing = self.shared.uplink.standings().of(session.into());
+        if standing == Standing::Forked && !is_stopping(&command) {
+            drop(reply.send(refused(forked())));
+            return Ok(());
+        }
         let wish = Wish {
             command,
             id: fresh_id(),
@@ -323,6 +330,24 @@ pub(crate) fn no_agent() -> Rejection {
         Code::AgentMissing,
         "no agent was found on the PATH; install one (npm install -g @anthropic-ai/claude-code, opencode-ai or \
          @google/gemini-cli), or name one with --agent or --agent-cmd; `--agent scripted` needs nothing",
+    )
+}
+
+/// What a wish may do to a session whose log the relay has otherwise: whoever sees an agent run wild
+/// must be able to stop it, and doing that once more does no harm.
+pub(super) const fn is_stopping(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::CancelTurn { .. } | Command::EndSession { .. }
+    )
+}
+
+/// The relay has a session's log otherwise than the journal.
+pub(super) fn forked() -> Rejection {
+    Rejection::because(
+        Code::Copied,
+        "the relay has newer events of this session than the host's state folder, or others: what is wished may have been \
+         done before, and nobody would see what comes of it; put the state folder right, or stop or end the session",
     )
 }
 

@@ -312,6 +312,13 @@ fn status(daemon: &DaemonHandle) -> Status {
             pieces: dropped.pieces,
             bytes: dropped.bytes,
         },
+        forked: daemon
+            .standings
+            .forked()
+            .iter()
+            .filter(|stream| **stream != daemon.host.peer().into())
+            .map(|stream| SessionId::from_bytes(*stream.as_bytes()))
+            .collect(),
     }
 }
 

@@ -75,6 +75,9 @@ pub(super) async fn look(context: &Context, report: &mut Report) {
     match &daemon {
         Some(daemon) if reached => {
             let linked = report.look("link", link(daemon));
+            if !daemon.forked.is_empty() {
+                report.look("logs", Err(forked(daemon)));
+            }
             if linked {
                 look_at_ways(&local, daemon.host, report).await;
             } else {
@@ -165,6 +168,17 @@ fn link(daemon: &Status) -> Result<String, Trouble> {
         format!("the daemon is not connected: {}", visible(text)),
         cure,
     ))
+}
+
+/// Sessions that are otherwise at the relay.
+fn forked(daemon: &Status) -> Trouble {
+    let sessions: Vec<_> = daemon.forked.iter().map(short).collect();
+    let text = format!(
+        "the relay has newer events, or others, than this state folder of the sessions {}",
+        sessions.join(", ")
+    );
+    let cure = "put the state folder back to its newest copy while the daemon does not run, or end these sessions";
+    Trouble::new(Code::Copied, text, cure)
 }
 
 /// Sends a message to this host itself, and one to each device.
