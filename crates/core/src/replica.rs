@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use farhelm_proto::envelope::{Envelope, Hash, Header, Lane, NO_HASH, SUITE};
 use farhelm_proto::sign::VerifyingKey;
-use farhelm_proto::{Code, PeerId, StreamId};
+use farhelm_proto::{Code, PeerId, StreamId, limits};
 
 use crate::keys::ContentKey;
 use crate::seal::open_envelope;
@@ -148,7 +148,7 @@ impl Replica {
         envelope: &Envelope,
     ) -> Result<Accepted, Refused> {
         let tampered = Refused::Tampered(Code::Tampered);
-        if header.first == 0 || header.last < header.first {
+        if header.first == 0 || header.last < header.first || header.last > limits::SEQ {
             return Err(tampered);
         }
         match self.head {

@@ -15,6 +15,8 @@ pub const LETTER_BODY_BYTES: usize = 512 * 1024;
 pub const BLOB_BYTES: usize = 1024 * 1024;
 /// Largest control frame (everything but envelopes, letters, pages and blobs).
 pub const CONTROL_FRAME_BYTES: usize = 64 * 1024;
+/// Highest seq of a stream: every reader counts so far exactly.
+pub const SEQ: u64 = (1 << 53) - 1;
 /// Devices one host may list.
 pub const MEMBERS: usize = 512;
 /// Streams one connection may follow.

@@ -179,6 +179,10 @@ impl<W: Socket> Peer<W> {
         self.leave();
         tracing::debug!(peer = %self.me, code = ?refusal.as_ref().map(|bye| bye.code), "disconnected");
         let Some(bye) = refusal else { return };
+        if matches!(bye.code, Code::BadFrame | Code::TooLarge) {
+            // Of peers that proved their key. Strangers could fill the log.
+            tracing::info!(peer = %self.me, code = %bye.code, detail = bye.detail, "a peer sent what is no frame, and was closed");
+        }
         let Self {
             mut wire,
             outbox,

@@ -59,6 +59,7 @@ struct Detour {
 struct Inner {
     /// The number of the request that is awaited.
     next: u64,
+    /// Rows of frames, as they came: however many frames those are, no more is held than was sent.
     arrived: VecDeque<Bytes>,
     arrived_bytes: usize,
     /// The longest message accepted.
@@ -137,11 +138,11 @@ impl Detour {
         if inner.arrived_bytes > ARRIVED_BYTES {
             return Taken::NoRoom;
         }
-        let taken = match split(body.clone(), inner.limit) {
-            Ok(frames) => {
+        let taken = match check(body, inner.limit) {
+            Ok(()) => {
                 inner.next += 1;
-                inner.arrived_bytes += frames.iter().map(Bytes::len).sum::<usize>();
-                inner.arrived.extend(frames);
+                inner.arrived_bytes += body.len();
+                inner.arrived.push_back(body.clone());
                 Taken::Yes
             }
             Err(error) => {
@@ -162,21 +163,26 @@ impl Detour {
     }
 }
 
-/// Takes the frames of a request apart: each has its length in front, in four bytes.
-fn split(mut body: Bytes, limit: usize) -> Result<Vec<Bytes>, WireError> {
-    let mut frames = Vec::new();
-    while body.has_remaining() {
-        let length = body.try_get_u32().map_err(|_| WireError::Malformed)?;
-        let length = usize::try_from(length).map_err(|_| WireError::TooLarge)?;
-        if length > limit {
-            return Err(WireError::TooLarge);
-        }
-        if length > body.remaining() {
-            return Err(WireError::Malformed);
-        }
-        frames.push(body.split_to(length));
+/// Whether a request is a row of frames, each with its length in front, in four bytes.
+pub(crate) fn check(body: &Bytes, limit: usize) -> Result<(), WireError> {
+    let mut rest = body.clone();
+    while rest.has_remaining() {
+        next(&mut rest, limit)?;
     }
-    Ok(frames)
+    Ok(())
+}
+
+/// Takes the next frame off a row.
+pub(crate) fn next(row: &mut Bytes, limit: usize) -> Result<Bytes, WireError> {
+    let length = row.try_get_u32().map_err(|_| WireError::Malformed)?;
+    let length = usize::try_from(length).map_err(|_| WireError::TooLarge)?;
+    if length > limit {
+        return Err(WireError::TooLarge);
+    }
+    if length > row.remaining() {
+        return Err(WireError::Malformed);
+    }
+    Ok(row.split_to(length))
 }
 
 /// The relay's end of a detour, as a connection's task holds it.
@@ -194,8 +200,15 @@ impl Socket for Ramp {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, WireError>> {
         self.detour.peer.register(cx.waker());
         let mut inner = self.detour.inner.hold();
-        if let Some(frame) = inner.arrived.pop_front() {
-            inner.arrived_bytes -= frame.len();
+        let limit = inner.limit;
+        if let Some(row) = inner.arrived.front_mut() {
+            let before = row.len();
+            let frame = next(row, limit)?;
+            let taken = before - row.len();
+            if row.is_empty() {
+                inner.arrived.pop_front();
+            }
+            inner.arrived_bytes -= taken;
             let room = inner.arrived_bytes <= ARRIVED_BYTES;
             drop(inner);
             if room {
@@ -296,30 +309,36 @@ mod tests {
         assert_eq!(detour.take(1, &body(b"two")), Taken::Yes);
         assert!(detour.knows(1) && !detour.knows(2));
         let arrived: Vec<_> = detour.inner.hold().arrived.iter().cloned().collect();
-        assert_eq!(arrived, [&b"one"[..], b"two"]);
+        assert_eq!(arrived, [&b"\0\0\0\x03one"[..], b"\0\0\0\x03two"]);
     }
 
     #[test]
     fn s12_lengths_that_lie_are_refused() {
-        let body = |bytes: &'static [u8]| Bytes::from_static(bytes);
+        let refused = |bytes: &'static [u8]| check(&Bytes::from_static(bytes), 100);
+        assert!(matches!(refused(&[0, 0, 0]), Err(WireError::Malformed)));
         assert!(matches!(
-            split(body(&[0, 0, 0]), 100),
+            refused(&[0, 0, 0, 2, 1]),
             Err(WireError::Malformed)
         ));
         assert!(matches!(
-            split(body(&[0, 0, 0, 2, 1]), 100),
-            Err(WireError::Malformed)
-        ));
-        assert!(matches!(
-            split(body(&[0xff, 0xff, 0xff, 0xff, 1]), 100),
+            refused(&[0xff, 0xff, 0xff, 0xff, 1]),
             Err(WireError::TooLarge)
         ));
-        assert_eq!(
-            split(body(&[0, 0, 0, 1, 7, 0, 0, 0, 0]), 100)
-                .unwrap()
-                .len(),
-            2
-        );
+        let mut row = Bytes::from_static(&[0, 0, 0, 1, 7, 0, 0, 0, 0]);
+        assert!(check(&row, 100).is_ok());
+        assert_eq!(next(&mut row, 100).unwrap(), &[7][..]);
+        assert_eq!(next(&mut row, 100).unwrap(), &[][..]);
+        assert!(row.is_empty());
+    }
+
+    #[test]
+    fn s12_frames_of_nothing_take_room_too() {
+        let detour = Detour::new();
+        detour.inner.hold().limit = limits::FRAME_BYTES;
+        let empty = Bytes::from(vec![0; ARRIVED_BYTES + LENGTH_BYTES]);
+        assert_eq!(detour.take(0, &empty), Taken::Yes);
+        assert_eq!(detour.inner.hold().arrived.len(), 1);
+        assert_eq!(detour.take(1, &empty), Taken::NoRoom);
     }
 
     #[test]

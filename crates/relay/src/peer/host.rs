@@ -44,6 +44,9 @@ impl<W: Socket> Peer<W> {
                 "an envelope is larger than its lane allows",
             ));
         }
+        if header.first.max(header.last) > limits::SEQ {
+            return Err(bye(Code::BadFrame, "a seq beyond what anybody counts to"));
+        }
         if header.host != self.me {
             self.outbox
                 .complain(Code::NotAllowed, About::Stream(header.stream));

@@ -12,5 +12,6 @@ mod crowd;
 mod detour;
 mod http;
 mod letters;
+mod malformed;
 mod restarts;
 mod streams;
