@@ -81,8 +81,12 @@ impl Config {
     pub fn start_within(&self) -> Duration {
         self.agent_start_s
             .map_or(crate::agents::START_WITHIN, Duration::from_secs)
+            .min(LONGEST_START)
     }
 }
+
+/// Nobody waits longer for an agent, whatever the file says: beyond some point there is no clock.
+const LONGEST_START: Duration = Duration::from_hours(24 * 365);
 
 /// Which agent a session has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +129,18 @@ mod tests {
         std::fs::write(&path, "relai = \"https://relay.example\"\n").unwrap();
         let error = Config::read(&path).unwrap_err();
         assert!(error.text.contains("relai"), "{error}");
+    }
+
+    #[test]
+    fn f22_numbers_beyond_all_clocks_and_stores_are_bounded() {
+        let most = i64::MAX;
+        let text =
+            format!("agent_start_s = {most}\njournal_mib = {most}\nagents_at_once = {most}\n");
+        let config: Config = toml::from_str(&text).unwrap();
+        let now = std::time::Instant::now();
+        assert!(now.checked_add(config.start_within()).is_some());
+        assert_eq!(config.journal_bytes(), u64::MAX);
+        let _permits = tokio::sync::Semaphore::new(config.agents_at_once());
     }
 
     #[test]

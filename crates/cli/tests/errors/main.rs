@@ -12,6 +12,7 @@ mod awake;
 mod commands;
 mod crashes;
 mod doctor;
+mod garbage;
 mod keepers;
 mod links;
 mod relays;
