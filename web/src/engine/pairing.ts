@@ -7,6 +7,8 @@ import { offerOf } from './ids';
 const FRAGMENT = '#pair=';
 const LINK_VERSION = 1;
 const CHECK = 4;
+/** Far more than any link has; what is pasted may be anything. */
+const LONGEST = 4096;
 const LINK_BYTES = 1 + 32 + 32 + 32 + CHECK;
 
 /** What a pairing link holds. */
@@ -20,6 +22,7 @@ export type PairingLink = {
 
 /** Throws `Failure('bad_link')` when it is cut off, mistyped or something else. */
 export async function parseLink(url: string): Promise<PairingLink> {
+  if (url.length > LONGEST) throw new Failure('bad_link');
   const at = url.trim().indexOf(FRAGMENT);
   const bytes = at < 0 ? null : fromBase64(url.trim().slice(at + FRAGMENT.length));
   if (bytes?.length !== LINK_BYTES || bytes[0] !== LINK_VERSION) throw new Failure('bad_link');
