@@ -13,7 +13,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 WEB_INPUTS := $(shell find web/src web/public web/scripts -type f 2>/dev/null) web/index.html web/package.json \
 	web/package-lock.json web/vite.config.ts web/svelte.config.js web/tsconfig.json
 
-.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-evil test-up chaos bench-chaos soak soak-sim sim mutants e2e bench types clean
+.PHONY: help up build web setup test check check-rust check-deny check-web tidy test-rust test-web test-agents test-evil test-up chaos bench-chaos soak soak-sim sim fuzz mutants e2e bench types clean
 
 help: ## Lists the recipes
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -134,6 +134,13 @@ HOURS ?= 24
 
 soak-sim: ## A day and more of faults on a played clock (HOURS=24, SEED=34)
 	HOURS=$(HOURS) cargo test --locked -p farhelm-sim --test simulation f34 -- --nocapture
+
+# How long each decoder is searched, and which; all of them unless said.
+SECONDS ?= 60
+TARGET ?=
+
+fuzz: ## Searches for input that a decoder does not survive (SECONDS=600, TARGET=frame)
+	scripts/fuzz.sh $(SECONDS) $(TARGET)
 
 mutants: ## Promises broken on purpose, in a copy; the simulation must notice each
 	scripts/mutants.sh

@@ -249,8 +249,11 @@ fn blob_context(stream: StreamId, epoch: u32) -> Vec<u8> {
     [BLOB_DOMAIN, stream.as_bytes(), &epoch.to_be_bytes()].concat()
 }
 
-/// Packs data; `bucket` says how long the whole is to be.
-fn pack(data: &[u8], bucket: impl Fn(usize) -> usize) -> Vec<u8> {
+/// Packs data; `bucket` says how long the whole is to be. Public for the fuzz targets alone; not part
+/// of the API.
+#[doc(hidden)]
+#[must_use]
+pub fn pack(data: &[u8], bucket: impl Fn(usize) -> usize) -> Vec<u8> {
     let compressed = (data.len() >= COMPRESS_FROM)
         .then(|| deflate(data))
         .flatten();
@@ -266,7 +269,13 @@ fn pack(data: &[u8], bucket: impl Fn(usize) -> usize) -> Vec<u8> {
     packed
 }
 
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, CannotOpen> {
+/// Undoes [`pack`]. Public for the fuzz targets alone; not part of the API.
+///
+/// # Errors
+///
+/// [`CannotOpen`] when the bytes are not packed data.
+#[doc(hidden)]
+pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, CannotOpen> {
     let (prefix, rest) = packed.split_first_chunk::<PREFIX>().ok_or(CannotOpen)?;
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
     let data = usize::try_from(length)

@@ -24,7 +24,7 @@ mod processes;
 mod raw;
 mod stderr;
 mod tape;
-mod wire;
+pub(crate) mod wire;
 
 pub use folder::{end_by_force, living};
 pub use hold::{Spec, main, run};

@@ -10,6 +10,8 @@
 
 pub mod agents;
 mod awake;
+#[doc(hidden)]
+pub mod bare;
 mod clip;
 pub mod config;
 pub mod daemon;

@@ -22,7 +22,7 @@ pub use crate::device::store::{Pending, Store};
 mod actor;
 mod client;
 mod home;
-mod log;
+pub(crate) mod log;
 mod pair;
 mod post;
 mod reader;

@@ -8,6 +8,8 @@
 //! Nothing here reads the environment but for the proxy that the system prescribes.
 
 pub mod backoff;
+#[doc(hidden)]
+pub mod bare;
 pub mod clock;
 pub mod device;
 pub mod driver;

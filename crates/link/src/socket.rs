@@ -17,9 +17,9 @@ pub(crate) use crate::socket::tls::Trust;
 
 mod answers;
 mod detour;
-mod events;
+pub(crate) mod events;
 mod life;
-mod proxy;
+pub(crate) mod proxy;
 mod tcp;
 mod tls;
 mod websocket;

@@ -35,6 +35,8 @@ use crate::store::Store;
 
 mod auth;
 mod authority;
+#[doc(hidden)]
+pub mod bare;
 mod clock;
 pub mod config;
 mod http;

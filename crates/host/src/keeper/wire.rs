@@ -173,6 +173,24 @@ impl Frames {
     }
 }
 
+/// The frames that are in bytes given in pieces, each as it would be written; and whether what
+/// follows them is none. For the fuzz targets.
+#[must_use]
+pub fn bare<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, bool) {
+    let (mut frames, mut found) = (Frames::default(), Vec::new());
+    for piece in pieces {
+        frames.push(piece);
+        loop {
+            match frames.next() {
+                Ok(Some(frame)) => found.push(frame.to_bytes()),
+                Ok(None) => break,
+                Err(Broken) => return (found, true),
+            }
+        }
+    }
+    (found, false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -188,7 +188,11 @@ struct Unknown<'a> {
 }
 
 /// Reads a record; an event of a later version is shown as such.
-fn read(text: &str) -> serde_json::Result<Record> {
+///
+/// # Errors
+///
+/// When it is no record.
+pub fn read(text: &str) -> serde_json::Result<Record> {
     serde_json::from_str(text).or_else(|_| {
         let Unknown {
             seq,

@@ -58,6 +58,19 @@ impl Events {
 /// A frame in base64, and what is around it.
 const LONGEST: usize = farhelm_proto::limits::FRAME_BYTES / 3 * 4 + 4096;
 
+/// The names and data of the events that are in `bytes`, given in pieces; nothing when one is too
+/// long. For the fuzz targets.
+#[must_use]
+pub fn bare<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<Vec<(String, String)>> {
+    let mut events = Events::default();
+    let mut found = Vec::new();
+    for piece in pieces {
+        let some = events.take(piece).ok()?;
+        found.extend(some.into_iter().map(|event| (event.name, event.data)));
+    }
+    Some(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -125,7 +125,8 @@ async fn read_head(stream: &mut Box<dyn Pipe>) -> std::io::Result<Vec<u8>> {
 }
 
 /// The status of an HTTP/1 answer.
-fn status(head: &[u8]) -> Option<u16> {
+#[must_use]
+pub fn status(head: &[u8]) -> Option<u16> {
     let line = std::str::from_utf8(head.split(|byte| *byte == b'\r').next()?).ok()?;
     line.strip_prefix("HTTP/1.")?
         .split(' ')
