@@ -1,15 +1,26 @@
 //! The closed list of what may cross the wire as an error.
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $number:literal $name:ident = $text:literal, $retry:literal, $sentence:literal;)*) => {
         /// An error as peers tell each other: a stable number on the wire, a stable word for
         /// people and logs.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
         #[cbor(index_only)]
         pub enum Code {
             $(#[doc = $sentence] $(#[$doc])* #[n($number)] $name,)*
+        }
+
+        /// A number of a later version reads as [`Code::Internal`]: whoever gets it cannot tell why, and need not
+        /// leave because of that.
+        impl<'b, C> Decode<'b, C> for Code {
+            fn decode(decoder: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                Ok(match decoder.u32()? {
+                    $($number => Self::$name,)*
+                    _ => Self::Internal,
+                })
+            }
         }
 
         impl Code {
@@ -163,5 +174,21 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(Code::from_word(code.as_str()), Some(*code));
         }
+    }
+
+    #[test]
+    fn f23_a_number_of_a_later_version_reads_as_internal() {
+        let numbers: Vec<Code> = [0_u32, 2, 4_000_000_000]
+            .into_iter()
+            .map(|number| minicbor::decode(&minicbor::to_vec(number).unwrap()).unwrap())
+            .collect();
+        assert_eq!(numbers.first(), Some(&Code::Internal));
+        assert_ne!(numbers.get(1), Some(&Code::Internal));
+        assert_eq!(numbers.get(2), Some(&Code::Internal));
+        for code in Code::ALL {
+            let bytes = minicbor::to_vec(code).unwrap();
+            assert_eq!(minicbor::decode::<Code>(&bytes).unwrap(), *code);
+        }
+        assert!(minicbor::decode::<Code>(&minicbor::to_vec("internal").unwrap()).is_err());
     }
 }
