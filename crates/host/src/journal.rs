@@ -258,7 +258,7 @@ pub struct Journal {
 #[derive(Clone)]
 enum Way {
     /// Through a thread that owns a connection.
-    Thread(mpsc::Sender<Job>, Arc<watch::Sender<Health>>),
+    Thread(mpsc::Sender<Job>, Arc<health::Gauge>),
     /// Over the readers' connection, in turns.
     Here(Arc<tokio::sync::Mutex<Tallies>>),
 }
@@ -289,8 +289,7 @@ impl Journal {
         let writer::Opened { db, tallies, lost } = writer::open(path)?;
         let reader = writer::connect(path)?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        let (health, health_seen) = watch::channel(Health::Sound);
-        let health = Arc::new(health);
+        let (health, health_seen) = health::Gauge::new(path);
         let counts = Arc::new(Counts::default());
         let (dropped, dropped_seen) = watch::channel(rotate::in_all(&db)?);
         let writer = Writer {
@@ -383,12 +382,8 @@ impl Journal {
             return written;
         }
         // The writer can say nothing while the system does not let it go on.
-        Health::slow(health, &self.path, SLOW);
-        let written = written.await;
-        if !matches!(&written, Err((error, _)) if error.may_pass()) {
-            Health::sound(health);
-        }
-        written
+        let _slow = health.slow(SLOW);
+        written.await
     }
 
     async fn commit_here(

@@ -1,6 +1,7 @@
 //! Whether the journal can be written, as people are told.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use farhelm_link::clock::now;
@@ -28,36 +29,68 @@ pub(crate) struct Pause {
     pub(crate) text: String,
 }
 
-impl Health {
-    pub(super) fn sound(health: &watch::Sender<Self>) {
-        health.send_if_modified(|health| {
-            let was = std::mem::replace(health, Self::Sound);
-            was != Self::Sound
-        });
+/// Keeps [`Health`] for those who write, and tells those who look.
+#[derive(Debug)]
+pub(super) struct Gauge {
+    path: Box<Path>,
+    known: Mutex<Known>,
+    told: watch::Sender<Health>,
+}
+
+/// A failure and slowness are facts of their own: the end of one is not the end of the other.
+#[derive(Debug, Default)]
+struct Known {
+    failed: Option<Pause>,
+    /// Since the disk has not answered somebody, and how many still wait for longer than they should.
+    slow: Option<(Pause, usize)>,
+}
+
+impl Known {
+    fn health(&self) -> Health {
+        let slow = self.slow.as_ref().map(|(pause, _)| pause);
+        let pause = self.failed.as_ref().or(slow);
+        pause.map_or(Health::Sound, |pause| Health::Paused(pause.clone()))
+    }
+}
+
+impl Gauge {
+    pub(super) fn new(path: &Path) -> (Arc<Self>, watch::Receiver<Health>) {
+        let (told, seen) = watch::channel(Health::Sound);
+        let gauge = Self {
+            path: path.into(),
+            known: Mutex::default(),
+            told,
+        };
+        (Arc::new(gauge), seen)
     }
 
-    /// Notes that a write has not come back for `waited`: the disk may answer yet.
-    pub(super) fn slow(health: &watch::Sender<Self>, path: &Path, waited: Duration) {
+    /// Something was written.
+    pub(super) fn sound(&self) {
+        self.change(|known| known.failed = None);
+    }
+
+    /// Notes that a write has not come back for `waited`: the disk may answer yet. That is so until
+    /// the last of those that wait like this is over.
+    pub(super) fn slow(self: &Arc<Self>, waited: Duration) -> Slow {
         let text = format!(
             "the disk of {} has not answered a write for {} s; agents wait until it does",
-            path.parent().unwrap_or(path).display(),
+            self.folder().display(),
             waited.as_secs()
         );
-        health.send_if_modified(|health| {
-            let is_news = *health == Self::Sound;
-            if is_news {
+        self.change(|known| {
+            let (_, waiting) = known.slow.get_or_insert_with(|| {
                 let since = now().0.saturating_sub(waited.as_secs() * 1000);
-                let since = Timestamp(since);
-                let code = Code::JournalFailed;
-                *health = Self::Paused(Pause { since, code, text });
-            }
-            is_news
+                let (since, code) = (Timestamp(since), Code::JournalFailed);
+                (Pause { since, code, text }, 0)
+            });
+            *waiting += 1;
         });
+        Slow(Arc::clone(self))
     }
 
     /// Notes a failure; since when is when it began.
-    pub(super) fn failed(health: &watch::Sender<Self>, path: &Path, error: &JournalError) {
-        let folder = path.parent().unwrap_or(path);
+    pub(super) fn failed(&self, error: &JournalError) {
+        let folder = self.folder();
         let (code, text) = if error.is_full() {
             let free = rustix::fs::statvfs(folder)
                 .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize))
@@ -74,15 +107,55 @@ impl Health {
             );
             (Code::JournalFailed, text)
         };
-        health.send_if_modified(|health| {
-            let since = match health {
-                Self::Paused(pause) => pause.since,
-                Self::Sound => now(),
+        self.change(|known| {
+            let since = match known.health() {
+                Health::Paused(pause) => pause.since,
+                Health::Sound => now(),
             };
-            let pause = Self::Paused(Pause { since, code, text });
-            let changed = *health != pause;
-            *health = pause;
-            changed
+            known.failed = Some(Pause { since, code, text });
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn health(&self) -> Health {
+        self.told.borrow().clone()
+    }
+
+    /// How many wait for longer than they should.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.slow.as_ref().map_or(0, |(_, waiting)| *waiting)
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut known);
+        let health = known.health();
+        self.told.send_if_modified(|told| {
+            let is_news = *told != health;
+            *told = health;
+            is_news
+        });
+    }
+}
+
+/// Somebody who waits for a disk that does not answer.
+#[derive(Debug)]
+pub(super) struct Slow(Arc<Gauge>);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0.change(|known| {
+            known.slow = known
+                .slow
+                .take()
+                .map(|(pause, waiting)| (pause, waiting.saturating_sub(1)))
+                .filter(|(_, waiting)| *waiting > 0);
         });
     }
 }

@@ -13,10 +13,9 @@ use farhelm_link::clock::now;
 use rusqlite::{Connection, Transaction, params};
 use tokio::sync::{mpsc, watch};
 
-use super::health::Health;
 use super::rotate::{self, Bound, Dropped};
 use super::sum::Tallies;
-use super::{Job, JournalError, Op, StoredEnvelope, check, schema, sum, to_sql};
+use super::{Job, JournalError, Op, StoredEnvelope, check, health, schema, sum, to_sql};
 
 /// Jobs in one transaction, at most.
 const GROUP: usize = 256;
@@ -82,7 +81,7 @@ pub(super) struct Writer {
     /// Nothing after a failure, until it was opened anew.
     pub(super) db: Option<Connection>,
     pub(super) tallies: Tallies,
-    pub(super) health: Arc<watch::Sender<Health>>,
+    pub(super) health: Arc<health::Gauge>,
     pub(super) counts: Arc<Counts>,
     pub(super) bound: Bound,
     /// What was dropped ever; wakes those whose logs are to say it.
@@ -136,12 +135,12 @@ impl Writer {
     pub(super) fn write_group(&mut self, group: &[Job]) -> Result<(), JournalError> {
         let written = self.try_write(group);
         match &written {
-            Ok(()) => Health::sound(&self.health),
-            Err(error) if error.is_full() => Health::failed(&self.health, &self.path, error),
+            Ok(()) => self.health.sound(),
+            Err(error) if error.is_full() => self.health.failed(error),
             Err(error) if error.is_broken() => {
                 tracing::error!(%error, "the journal could not be written; it is opened anew");
                 self.db = None;
-                Health::failed(&self.health, &self.path, error);
+                self.health.failed(error);
             }
             Err(_) => {}
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::super::health::Gauge;
 use super::super::{read, schema, sum, writer};
 use super::*;
 
@@ -86,12 +87,12 @@ fn commits() -> Vec<Vec<Op>> {
 /// The writer alone, without its thread.
 fn open_writer(path: &Path) -> Result<(Writer, Vec<&'static str>), JournalError> {
     let writer::Opened { db, tallies, lost } = writer::open(path)?;
-    let (health, _) = watch::channel(Health::Sound);
+    let (health, _) = Gauge::new(path);
     let writer = Writer {
         path: path.to_owned(),
         db: Some(db),
         tallies,
-        health: health.into(),
+        health,
         counts: Arc::default(),
         bound: crate::journal::rotate::Bound::new(u64::MAX),
         dropped: watch::channel(Dropped::default()).0,
@@ -574,10 +575,10 @@ fn f18_a_failed_write_is_failed_and_the_file_is_opened_anew() {
     assert!(error.is_broken() && error.may_pass() && !error.is_full());
     // What the writer does on such an error.
     writer.db = None;
-    Health::failed(&writer.health, &path, &error);
-    assert!(matches!(*writer.health.borrow(), Health::Paused(_)));
+    writer.health.failed(&error);
+    assert!(matches!(writer.health.health(), Health::Paused(_)));
     writer.write_group(&[job(commits.remove(0))]).unwrap();
-    assert_eq!(*writer.health.borrow(), Health::Sound);
+    assert_eq!(writer.health.health(), Health::Sound);
     let db = writer.db.as_ref().unwrap();
     let noted: bool = db
         .prepare("SELECT 1 FROM notes WHERE name = 'write_failed'")

@@ -1,6 +1,4 @@
-//! A journal that may become only so large, and a disk that does not answer.
-
-use std::time::Duration;
+//! A journal that may become only so large.
 
 use super::*;
 
@@ -88,28 +86,4 @@ async fn f35_what_is_no_output_is_kept_however_large_it_is() {
     assert_eq!(settled(&journal).await, Dropped::default());
     let found = journal.envelopes(STREAM, 0, usize::MAX).await.unwrap();
     assert_eq!(found, (1..=40).map(long).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn f18_a_disk_that_does_not_answer_is_named_while_it_does_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("journal.db");
-    let journal = Journal::open(&path).unwrap();
-    let mut health = journal.health();
-    let other = Connection::open(&path).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let writing = tokio::spawn({
-        let journal = journal.clone();
-        async move { journal.commit(output(1).1).await }
-    });
-    let named = health.wait_for(|health| *health != Health::Sound);
-    let named = tokio::time::timeout(Duration::from_secs(60), named).await;
-    let Health::Paused(pause) = named.unwrap().unwrap().clone() else {
-        panic!("a pause")
-    };
-    assert_eq!(pause.code, Code::JournalFailed);
-    assert!(pause.text.contains("has not answered"), "{}", pause.text);
-    other.execute_batch("ROLLBACK").unwrap();
-    writing.await.unwrap().unwrap();
-    assert_eq!(*journal.health().borrow(), Health::Sound);
 }
