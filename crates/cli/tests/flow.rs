@@ -374,9 +374,48 @@ fn f20_a_long_line_survives_its_daemon() {
         .filter(|record| content(record)["kind"] == "clipped")
         .collect();
     assert_eq!(shown.len(), 1, "once");
+    let kept = content(shown[0])["blobs"].as_array().unwrap().len();
     let tool = shown[0]["event"]["tool"]["id"].as_str().unwrap();
     assert!(host.ok(&["output", &session, tool]) == put_out(BYTES));
+    assert_eq!(blobs(&journal), kept, "what the first one had of it is gone");
     host.ok(&["down"]);
+}
+
+/// The agent dies with its daemon in the middle of a long line, as with the machine: nobody will ever
+/// show what had come of it, and it is not kept.
+#[test]
+fn f20_what_came_of_a_long_line_goes_with_its_agent() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let dir = folder(world.path(), "project");
+    let output = r#"{"scenarios": {"default": [[{"do": "output", "bytes": 24000000}]]}}"#;
+    let (pid, agent) = noted(world.path(), &scripted(world.path(), output));
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "go"]);
+    let journal = rusqlite::Connection::open(host.home.join("journal.db")).unwrap();
+    wait_until("the first of it is on the disk", || blobs(&journal) > 0);
+    let pid: u32 = std::fs::read_to_string(pid)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    signal(pid, Signal::STOP);
+    signal(host.daemon_pid(), Signal::KILL);
+    let socket = host.home.join("farhelm.sock");
+    wait_until("nobody listens any more", || {
+        UnixStream::connect(&socket).is_err()
+    });
+    signal(parent(pid), Signal::KILL);
+    host.up(&dir, &["--agent", "scripted", "--prompt", "hello"]);
+    host.wait_for_nth(&session, "agent_exited", 1);
+    wait_until("nothing of it is kept", || blobs(&journal) == 0);
+    host.ok(&["down"]);
+}
+
+/// Who started a process.
+fn parent(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    line.unwrap().trim().parse().unwrap()
 }
 
 /// An agent's command that notes its process in a file first.

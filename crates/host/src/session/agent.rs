@@ -54,7 +54,7 @@ impl SessionActor {
             }
             Heard::TooLong { number, bytes } => {
                 agent.place = number;
-                batch.drop_blobs(&std::mem::take(&mut agent.parts));
+                batch.drop_blobs(&std::mem::take(&mut agent.saved.parts));
                 interpreter.too_long(bytes)
             }
             Heard::Silent { number } => {
@@ -68,7 +68,7 @@ impl SessionActor {
             Heard::Ended { number, end } => return self.take_end(number, end, batch),
             Heard::Cut => {
                 // Its line will be heard again from its beginning.
-                batch.drop_blobs(&std::mem::take(&mut agent.parts));
+                batch.drop_blobs(&std::mem::take(&mut agent.saved.parts));
                 self.heard = None;
                 self.vitals.keeper_is(false);
                 return self.reach();
@@ -205,7 +205,7 @@ impl SessionActor {
         let Some(agent) = self.agent.take() else {
             return;
         };
-        batch.drop_blobs(&agent.parts);
+        batch.drop_blobs(&agent.saved.parts);
         self.heard = None;
         self.files.clear();
         self.vitals.agent_is(None);
@@ -455,7 +455,8 @@ impl SessionActor {
             .try_acquire_owned()
             .ok();
         match row {
-            Some(Row::Running(saved)) if saved.run == standing.run => {
+            Some(Row::Running(mut saved)) if saved.run == standing.run => {
+                batch.drop_blobs(&std::mem::take(&mut saved.parts));
                 let lines = self.shared.journal.agent_lines(self.id).await?;
                 self.hold(kept, saved, taken, lines, permit, batch);
                 self.note_given(batch);
@@ -515,6 +516,7 @@ impl SessionActor {
                 for made in saved.assembler.finish() {
                     self.take_made(made, batch);
                 }
+                batch.drop_blobs(&saved.parts);
                 batch.gone = Some(saved.run);
                 self.note_lost(batch);
             }

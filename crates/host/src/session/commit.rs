@@ -240,7 +240,7 @@ impl SessionActor {
         batch.ops.extend(self.writer.ready(&self.shared.readers()));
         let blob = keep(&mut self.writer, part.as_bytes(), &mut batch.ops);
         if let Some(agent) = &mut self.agent {
-            agent.parts.extend(blob);
+            agent.saved.parts.extend(blob);
         }
     }
 

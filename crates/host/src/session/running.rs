@@ -49,6 +49,10 @@ pub(super) struct Saved {
     pub(super) answers: Vec<(ApprovalId, u64)>,
     /// The number of the last line for the agent.
     pub(super) last_line: u64,
+    /// The blobs with the parts of long strings of the line that it is in the middle of. Whoever takes the run up
+    /// hears that line from its beginning, and has no use for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) parts: Vec<BlobRef>,
 }
 
 impl Saved {
@@ -60,6 +64,7 @@ impl Saved {
             interpreter,
             answers: Vec::new(),
             last_line: 0,
+            parts: Vec::new(),
         }
     }
 }
@@ -81,8 +86,6 @@ pub(super) struct Running {
     taken: u64,
     /// The state as it is in the journal.
     kept: String,
-    /// The blobs with the parts of long strings of the line that it is in the middle of.
-    pub(super) parts: Vec<BlobRef>,
     /// The long strings of the line that is taken just now.
     pub(super) longs: Vec<Long>,
     /// Until when it has to come up.
@@ -112,7 +115,6 @@ impl Running {
             place: taken,
             taken,
             kept: String::new(),
-            parts: Vec::new(),
             longs: Vec::new(),
             until: None,
             pid: standing.pid,
@@ -148,7 +150,7 @@ impl Running {
 
     /// The line of which the parts came has come: these are its long strings.
     pub(super) fn join(&mut self, strings: Vec<LongString>) {
-        let mut parts = std::mem::take(&mut self.parts).into_iter();
+        let mut parts = std::mem::take(&mut self.saved.parts).into_iter();
         let join = |string: LongString| Long {
             blobs: parts.by_ref().take(string.parts).collect(),
             string,
