@@ -562,6 +562,7 @@ const EXPLAINED: Readonly<Partial<Record<Word, { readonly title?: string; readon
     title: 'the disk of the host or of the relay is full',
     todo: 'Free some space there, and what waits goes on by itself',
   },
+  journal_full: { todo: 'Give it more room on that host, and start its daemon again' },
   history_damaged: { todo: 'What came before and after is whole; look after that disk' },
   history_dropped: { todo: 'Nothing is to be done; what is newer is whole' },
   too_many_agents: {

@@ -196,6 +196,82 @@ fn f17_a_damaged_log_is_mended_from_the_relay_and_other_sessions_go_on() {
     host.ok(&["down"]);
 }
 
+/// A flipped bit in the file of what was written last cuts off all behind it, and no relay has that: the
+/// daemon says so, in its status and in each log, takes nothing up that it does not know, and goes on.
+#[test]
+fn f17_a_flipped_bit_in_the_write_ahead_log_is_said_and_all_goes_on() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let dir = folder(world.path(), "project");
+    let agent = scripted(
+        world.path(),
+        r#"{"scenarios": {"default": [
+            [{"do": "text", "text": "the first turn"}],
+            [{"do": "text", "text": "the second turn"}],
+            [{"do": "text", "text": "the third turn"}]
+        ]}}"#,
+    );
+    let more = ["--agent-cmd", &agent, "--prompt", "go"];
+    let (session, _) = host.up(&dir, &more);
+    host.wait_for_nth(&session, "turn_ended", 1);
+    let log = host.home.join("journal.db-wal");
+    let until_then = std::fs::metadata(&log).unwrap().len();
+    let before = host.log_of(&session);
+    host.ok(&["send", &session, "go on"]);
+    host.wait_for_nth(&session, "turn_ended", 2);
+    let whole = host.log_of(&session);
+    signal(host.daemon_pid(), Signal::KILL);
+    let socket = host.home.join("farhelm.sock");
+    wait_until("nobody listens any more", || {
+        UnixStream::connect(&socket).is_err()
+    });
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[usize::try_from(until_then).unwrap() + 5_000] ^= 4;
+    std::fs::write(&log, bytes).unwrap();
+    for entry in std::fs::read_dir(host.home.join("relay")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+
+    let (other, _) = host.up(&dir, &more);
+    host.wait_for_nth(&other, "turn_ended", 1);
+    let status = host.json(&["status"]);
+    let lost = status["journal_lost"].to_string();
+    let events = format!("to {} of {session}", whole.len());
+    assert!(lost.contains(&events), "{lost}");
+    let said = host.ok(&["status"]);
+    assert!(said.contains("was damaged and has lost: "), "{said}");
+    host.refuses(
+        &["doctor"],
+        1,
+        "history_damaged",
+        &["journal: ", "has lost: ", "look at what was done last"],
+    );
+    assert_eq!(status["relay"], "up", "the relay gets what there is");
+    host.wait_for(&session, "note of the loss", |event| {
+        event["type"] == "noticed"
+            && event["code"] == "history_damaged"
+            && event["text"]
+                .as_str()
+                .unwrap()
+                .contains("of this log are missing")
+    });
+    // The agent knows more than the journal does: that run is over, and its conversation is not.
+    host.wait_for_nth(&session, "agent_exited", 1);
+    host.ok(&["send", &session, "again"]);
+    host.wait_for_nth(&session, "turn_ended", 2);
+    let now = host.log_of(&session);
+    assert_eq!(now[..before.len()], before[..], "what was kept stays");
+    host.ok(&["down"]);
+    host.up(&dir, &more);
+    let again = host.json(&["status"]);
+    assert_eq!(
+        again["journal_lost"].as_array().unwrap().len(),
+        0,
+        "{again}"
+    );
+    host.ok(&["down"]);
+}
+
 /// A long output is kept whole, shown by its ends, and read by ranges, here and from afar.
 #[test]
 fn f20_a_long_output_is_kept_whole_and_read_by_ranges() {
@@ -377,7 +453,11 @@ fn f20_a_long_line_survives_its_daemon() {
     let kept = content(shown[0])["blobs"].as_array().unwrap().len();
     let tool = shown[0]["event"]["tool"]["id"].as_str().unwrap();
     assert!(host.ok(&["output", &session, tool]) == put_out(BYTES));
-    assert_eq!(blobs(&journal), kept, "what the first one had of it is gone");
+    assert_eq!(
+        blobs(&journal),
+        kept,
+        "what the first one had of it is gone"
+    );
     host.ok(&["down"]);
 }
 
@@ -385,6 +465,9 @@ fn f20_a_long_line_survives_its_daemon() {
 /// show what had come of it, and it is not kept.
 #[test]
 fn f20_what_came_of_a_long_line_goes_with_its_agent() {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
     let world = tempfile::tempdir().unwrap();
     let host = Station::new(&folder(world.path(), "host"));
     let dir = folder(world.path(), "project");
@@ -598,6 +681,54 @@ fn f35_the_journal_stays_within_its_size_and_says_what_was_dropped() {
         let part = who.ok(&["output", &session, id, "--range", &range]);
         assert_eq!(part, tail, "the newest is there");
     }
+    host.ok(&["down"]);
+}
+
+/// Logs that alone are larger than the journal may be: that is said with what to do, until there is room.
+#[test]
+fn f35_logs_that_are_too_large_by_themselves_are_named_until_there_is_room() {
+    let world = tempfile::tempdir().unwrap();
+    let host = Station::new(&folder(world.path(), "host"));
+    let dir = folder(world.path(), "project");
+    host.configure("journal_mib = 1\n");
+    let agent = scripted(
+        world.path(),
+        r#"{"scenarios": {"default": [[{"do": "text", "text": "heard"}]]}}"#,
+    );
+    let (session, _) = host.up(&dir, &["--agent-cmd", &agent]);
+    assert_eq!(host.json(&["status"])["journal_beyond"], 0);
+    // Nothing that could be made smaller.
+    let mut seed = 1_u64;
+    let mut digit = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'!' + u8::try_from((seed >> 33) % 90).unwrap())
+    };
+    for turn in 1..=40 {
+        let text: String = (0..60_000).map(|_| digit()).collect();
+        host.ok(&["send", &session, "--", &text]);
+        host.wait_for_nth(&session, "turn_ended", turn);
+        if host.json(&["status"])["journal_beyond"] != 0 {
+            break;
+        }
+    }
+    assert!(
+        host.ok(&["status"])
+            .contains("larger than `journal_mib` allows")
+    );
+    host.refuses(
+        &["doctor"],
+        1,
+        "journal_full",
+        &["journal: ", "raise `journal_mib` in config.toml"],
+    );
+    let told = host.log().matches("the logs alone are larger").count();
+    assert_eq!(told, 1, "once");
+    host.ok(&["down"]);
+    host.configure("journal_mib = 100\n");
+    host.up(&dir, &["--agent-cmd", &agent]);
+    assert_eq!(host.json(&["status"])["journal_beyond"], 0);
+    let looked = host.run(&["doctor"]).stdout;
+    assert!(looked.contains("ok    journal"), "{looked}");
     host.ok(&["down"]);
 }
 

@@ -285,11 +285,7 @@ impl Daemon {
         let own = identity.peer().into();
         let (fleet, since_snapshot) = log::read_fleet(&journal, own).await?;
         let end = journal.stream(own).await?;
-        let epoch = journal
-            .keys(own)
-            .await?
-            .last()
-            .map_or(0, |(epoch, _)| *epoch);
+        let epoch = journal.last_epoch(own).await?;
         let writer = StreamWriter::new(Arc::clone(&identity), own, end, epoch);
         let name = config.name.clone().unwrap_or_else(machine_name);
         let (roster, founded) = log::read_roster(&fleet, &identity, &name)?;

@@ -29,6 +29,7 @@ use self::writer::{Counts, Writer};
 
 mod check;
 pub(crate) mod damage;
+mod ends;
 pub(crate) mod health;
 mod read;
 mod rotate;
@@ -179,6 +180,8 @@ pub(crate) enum Op {
     },
     /// A log says that so many bytes of its outputs were dropped.
     DroppedSaid { stream: StreamId, bytes: u64 },
+    /// A log says that its end was lost.
+    LostEndSaid { stream: StreamId },
     /// A blob to which nothing refers.
     BlobDropped { name: [u8; 32] },
     /// An envelope that was lost inside of its stream.
@@ -230,6 +233,21 @@ pub(crate) struct StreamEnd {
     pub(crate) base: u64,
 }
 
+/// What was found to be lost when the journal was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Records of this table.
+    Table(&'static str),
+    /// The last events of a log.
+    Events {
+        stream: StreamId,
+        first: u64,
+        last: u64,
+    },
+    /// The last commits with something that is no event.
+    Commits(u64),
+}
+
 struct Job {
     ops: Vec<Op>,
     done: oneshot::Sender<Result<(), (JournalError, Option<Vec<Op>>)>>,
@@ -249,7 +267,7 @@ pub struct Journal {
     path: Arc<Path>,
     health: watch::Receiver<Health>,
     damages: Damages,
-    lost: Arc<[&'static str]>,
+    lost: Arc<[Lost]>,
     dropped: watch::Receiver<Dropped>,
     counts: Arc<Counts>,
 }
@@ -270,6 +288,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a write may take until people are told that the disk does not answer.
 const SLOW: Duration = Duration::from_secs(5);
 
+/// Epochs that are left out after the end of the journal was lost: more than can have begun in it. Devices may
+/// have their keys, and keep the first one of an epoch.
+const EPOCHS_LOST: u32 = 1 << 16;
+
 impl Journal {
     /// Opens or makes the journal.
     ///
@@ -286,16 +308,17 @@ impl Journal {
     ///
     /// [`JournalError`] when the file cannot be used.
     pub fn open_within(path: &Path, most: u64) -> Result<Self, JournalError> {
-        let writer::Opened { db, tallies, lost } = writer::open(path)?;
+        let opened = writer::open(path)?;
         let reader = writer::connect(path)?;
         let (sender, receiver) = mpsc::channel(WAITING);
         let (health, health_seen) = health::Gauge::new(path);
         let counts = Arc::new(Counts::default());
-        let (dropped, dropped_seen) = watch::channel(rotate::in_all(&db)?);
+        let (dropped, dropped_seen) = watch::channel(rotate::in_all(&opened.db)?);
         let writer = Writer {
             path: path.to_owned(),
-            db: Some(db),
-            tallies,
+            db: Some(opened.db),
+            tallies: opened.tallies,
+            ends: opened.ends,
             health: Arc::clone(&health),
             counts: Arc::clone(&counts),
             bound: rotate::Bound::new(most),
@@ -311,7 +334,7 @@ impl Journal {
             path: path.into(),
             health: health_seen,
             damages: Damages::default(),
-            lost: lost.into(),
+            lost: opened.lost.into(),
             dropped: dropped_seen,
             counts,
         })
@@ -433,9 +456,8 @@ impl Journal {
         &self.damages
     }
 
-    /// The tables that had lost records when it was opened, for whoever looks after the host.
-    #[must_use]
-    pub fn lost(&self) -> &[&'static str] {
+    /// What was lost when it was opened, for whoever looks after the host.
+    pub(crate) fn lost(&self) -> &[Lost] {
         &self.lost
     }
 
@@ -484,6 +506,23 @@ impl Journal {
         stream: StreamId,
     ) -> Result<Vec<(u32, ContentKey)>, JournalError> {
         self.read(move |db| read::keys(db, stream)).await
+    }
+
+    /// The last epoch of a stream that can have begun, also in what the journal has lost of its end.
+    pub(crate) async fn last_epoch(&self, stream: StreamId) -> Result<u32, JournalError> {
+        let last = self
+            .keys(stream)
+            .await?
+            .last()
+            .map_or(0, |(epoch, _)| *epoch);
+        let is_cut = self.lost_end(stream).await?.is_some();
+        Ok(if is_cut { last + EPOCHS_LOST } else { last })
+    }
+
+    /// How many events of a log are known to have been lost with the journal's end, until the log
+    /// says so; where only something else was lost, none.
+    pub(crate) async fn lost_end(&self, stream: StreamId) -> Result<Option<u64>, JournalError> {
+        self.read(move |db| ends::lost_of(db, stream)).await
     }
 
     /// What became of a command, if it was ever decided, and which device sent it.
@@ -547,6 +586,11 @@ impl Journal {
     /// What was dropped of all logs together.
     pub(crate) fn dropped_in_all(&self) -> Dropped {
         *self.dropped.borrow()
+    }
+
+    /// By how many bytes it is larger than it may be though no output is left to drop.
+    pub(crate) fn beyond(&self) -> u64 {
+        self.counts.beyond.load(Ordering::Relaxed)
     }
 
     /// Moves everything into the one file, for whoever copies it. What is committed is safe without.

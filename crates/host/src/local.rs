@@ -187,6 +187,9 @@ pub struct Status {
     /// Old outputs that were dropped to keep the journal within its size.
     #[serde(default)]
     pub journal_dropped: Outputs,
+    /// By how many bytes the journal is larger than it may be though no output is left in it.
+    #[serde(default)]
+    pub journal_beyond: u64,
     /// Sessions of whose logs the relay has newer events than this state folder, or others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forked: Vec<farhelm_proto::SessionId>,

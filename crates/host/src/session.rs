@@ -213,6 +213,8 @@ pub(crate) struct SessionActor {
     dropping: watch::Receiver<Dropped>,
     /// Why nothing could be written, until the log says so.
     paused: Option<crate::journal::health::Pause>,
+    /// How many events are known to be missing at the end of what the journal had, until the log says so.
+    lost_end: Option<u64>,
 }
 
 impl SessionActor {
@@ -263,6 +265,7 @@ impl SessionActor {
             stop,
             dropping,
             paused: None,
+            lost_end: None,
         };
         (actor, handle)
     }
@@ -390,6 +393,7 @@ impl SessionActor {
 
     async fn take_group(&mut self, group: Vec<SessionInput>) -> Result<(), JournalError> {
         let mut batch = commit::Batch::default();
+        self.say_lost_end(&mut batch);
         for input in group {
             match input {
                 SessionInput::Wish(wish) => self.take_wish(wish, &mut batch).await?,

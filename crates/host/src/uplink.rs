@@ -222,10 +222,17 @@ impl UplinkActor {
         let detail = "the relay has newer events of this host than this state folder: it is a copy, or was \
                       restored from one, and another daemon with the same keys has gone on; this daemon leaves \
                       the relay to that one until it is started again";
+        let detail = if self.journal.lost().is_empty() {
+            detail.to_owned()
+        } else {
+            format!(
+                "{detail}; or it is what this journal had and has lost, see `journal` in `farhelm status`"
+            )
+        };
         tracing::error!(detail, "two daemons with the keys of one host");
         self.state.send_replace(RelayState::Down {
             code: Code::Copied,
-            detail: detail.to_owned(),
+            detail,
             since: farhelm_link::clock::now(),
         });
         while let Some(input) = self.inputs.recv().await {

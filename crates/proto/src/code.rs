@@ -126,6 +126,7 @@ codes! {
     88 NotIndeterminate = "not_indeterminate", false, "what became of the first command is known; there is nothing to send again";
     89 HistoryLimited = "history_limited", true, "the relay does not have that part of the log any more; the host has it";
     90 DiskFull = "disk_full", true, "the disk is full; free some space there, and what waits goes on by itself";
+    91 JournalFull = "journal_full", false, "the logs alone need more room than the journal may have; raise `journal_mib` in config.toml";
     92 HistoryDamaged = "history_damaged", false, "a part of this log was damaged on the host's disk and is lost";
     93 HistoryDropped = "history_dropped", false, "the oldest part of this log was dropped to keep the journal within its size";
     95 TooManyAgents = "too_many_agents", true, "as many agents run as may at once; end some, or raise `agents_at_once` in config.toml";

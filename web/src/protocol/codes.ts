@@ -73,6 +73,7 @@ export const CODES = [
 	{ number: 88, word: 'not_indeterminate', sentence: "what became of the first command is known; there is nothing to send again", retry: false },
 	{ number: 89, word: 'history_limited', sentence: "the relay does not have that part of the log any more; the host has it", retry: true },
 	{ number: 90, word: 'disk_full', sentence: "the disk is full; free some space there, and what waits goes on by itself", retry: true },
+	{ number: 91, word: 'journal_full', sentence: "the logs alone need more room than the journal may have; raise `journal_mib` in config.toml", retry: false },
 	{ number: 92, word: 'history_damaged', sentence: "a part of this log was damaged on the host's disk and is lost", retry: false },
 	{ number: 93, word: 'history_dropped', sentence: "the oldest part of this log was dropped to keep the journal within its size", retry: false },
 	{ number: 95, word: 'too_many_agents', sentence: "as many agents run as may at once; end some, or raise `agents_at_once` in config.toml", retry: true },

@@ -19,6 +19,14 @@ use crate::station::{Station, instant, patiently, status as daemon_status};
 /// How long a daemon may take to end: its agents are asked, told, and killed.
 const END_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// That the logs alone are larger than the journal may be.
+pub(super) fn too_large(beyond: u64) -> String {
+    format!(
+        "has no old outputs left to drop and is {} MiB larger than `journal_mib` allows; events are never dropped",
+        beyond.div_ceil(1024 * 1024)
+    )
+}
+
 pub(super) async fn list(context: &Context) -> Result<(), Failure> {
     let overview = context.station().await?.overview().await?;
     let Some(roster) = &overview.roster else {
@@ -141,6 +149,9 @@ pub(super) async fn status(context: &Context) -> Result<(), Failure> {
                     dropped.pieces,
                     dropped.bytes.div_ceil(1024 * 1024)
                 ));
+            }
+            if status.journal_beyond > 0 {
+                output::line(&format!("journal   {}", too_large(status.journal_beyond)));
             }
         }
         Station::Joined { client, host } => {

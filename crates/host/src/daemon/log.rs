@@ -76,7 +76,10 @@ impl Daemon {
                 })
             }));
         }
-        self.extend(events, None, Vec::new()).await?;
+        // Its new epoch is written down with it.
+        let stream = self.writer.stream();
+        self.extend(events, None, vec![Op::LostEndSaid { stream }])
+            .await?;
         Ok(())
     }
 

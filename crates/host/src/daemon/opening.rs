@@ -155,8 +155,10 @@ impl Daemon {
             branch: opening.branch,
             agent: opening.agent,
         };
-        let writer = StreamWriter::new(Arc::clone(&self.shared.host), id.into(), None, 0);
-        let (actor, handle) = SessionActor::new(
+        let epoch = self.shared.journal.last_epoch(id.into()).await?;
+        let lost = self.shared.journal.lost_end(id.into()).await?;
+        let writer = StreamWriter::new(Arc::clone(&self.shared.host), id.into(), None, epoch);
+        let (mut actor, handle) = SessionActor::new(
             id,
             self.shared.clone(),
             spec.clone(),
@@ -165,6 +167,7 @@ impl Daemon {
             0,
             now(),
         );
+        actor.has_lost(lost);
         self.let_live(id, spec, actor.open(opened));
         give_first(&handle, id, opening.first);
         let mut summary = handle.summary.clone();

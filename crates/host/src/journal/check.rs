@@ -97,7 +97,8 @@ pub(super) fn settle(db: &mut Connection) -> Result<(Tallies, Vec<&'static str>)
         table.drop_damaged(&step)?;
     }
     mend_ends(&step)?;
-    let counted = Tallies::count(&step)?;
+    let mut counted = Tallies::count(&step)?;
+    counted.keep_commits(&said);
     let lost: Vec<_> = sum::TALLIED
         .into_iter()
         .filter(|table| counted.0.get(table) != said.0.get(table))

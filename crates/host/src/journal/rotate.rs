@@ -42,12 +42,22 @@ pub(super) struct Bound {
     most: u64,
     /// Bytes written since the last look.
     written: u64,
+    /// By how much the file was too large at the last look with nothing left to drop.
+    beyond: u64,
 }
 
 impl Bound {
     pub(super) const fn new(most: u64) -> Self {
-        let written = LOOK_EVERY;
-        Self { most, written }
+        Self {
+            most,
+            written: LOOK_EVERY,
+            beyond: 0,
+        }
+    }
+
+    /// By how many bytes what is never dropped is too large by itself.
+    pub(super) const fn beyond(&self) -> u64 {
+        self.beyond
     }
 
     /// Takes note of bytes that were written.
@@ -65,6 +75,7 @@ impl Bound {
         for _ in 0..STEPS {
             let over = used(db)?.saturating_sub(self.most);
             if over == 0 || !drop_oldest(db, over)? {
+                self.beyond = over;
                 self.written = 0;
                 break;
             }

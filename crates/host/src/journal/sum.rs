@@ -13,6 +13,9 @@ use sha2::{Digest as _, Sha256};
 /// Tables whose records are counted: a record of theirs that vanished would be missed by nobody.
 pub(super) const TALLIED: [&str; 4] = ["keys", "commands", "letters", "sessions"];
 
+/// The tally of the commits that changed one of them.
+const COMMITS: &str = "commits";
+
 /// Makes `record_sum(table, values…)` known to statements.
 pub(super) fn teach(db: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
@@ -30,7 +33,7 @@ pub(super) fn holds(row: &Row<'_>, table: &str, columns: usize) -> bool {
         .is_ok_and(|sum| sum == of(name.chain(values)))
 }
 
-fn of<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
+pub(super) fn of<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
     let mut hash = Sha256::new();
     for value in values {
         match value {
@@ -87,7 +90,7 @@ impl Tallies {
     /// What the file says; nothing of a table of which it says nothing.
     pub(super) fn load(db: &Connection) -> rusqlite::Result<Self> {
         let mut tallies = Self::default();
-        for table in TALLIED {
+        for table in TALLIED.into_iter().chain([COMMITS]) {
             let found = db
                 .prepare_cached("SELECT rows, sum FROM tallies WHERE name = ?1")?
                 .query_row([table], |row| {
@@ -127,6 +130,26 @@ impl Tallies {
             }
         }
         Ok(())
+    }
+
+    /// How many commits changed one of these tables; each is known by the tables' own tallies.
+    pub(super) fn commits(&self) -> u64 {
+        let commits = self.0.get(COMMITS).copied().unwrap_or_default();
+        super::from_sql(commits.rows)
+    }
+
+    /// Notes that what differs from `before` is one more commit.
+    pub(super) fn count_commit(&mut self, before: &Self) {
+        if self != before {
+            self.of(COMMITS).rows += 1;
+        }
+    }
+
+    /// Goes on with the commits of another, which was written in the same file.
+    pub(super) fn keep_commits(&mut self, of: &Self) {
+        if let Some(commits) = of.0.get(COMMITS) {
+            self.0.insert(COMMITS, *commits);
+        }
     }
 
     pub(super) fn of(&mut self, table: &'static str) -> &mut Tally {

@@ -66,4 +66,5 @@ fn envelope(stream: StreamId, first: u64, last: u64) -> StoredEnvelope {
 
 mod damage;
 mod disk;
+mod ends;
 mod rotate;

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use farhelm_link::clock::now;
+use farhelm_proto::Code;
 use rusqlite::{Connection, Transaction, params};
 use tokio::sync::{mpsc, watch};
 
+use super::ends::{self, Ends};
 use super::rotate::{self, Bound, Dropped};
 use super::sum::Tallies;
-use super::{Job, JournalError, Op, StoredEnvelope, check, health, schema, sum, to_sql};
+use super::{Job, JournalError, Lost, Op, StoredEnvelope, check, health, schema, sum, to_sql};
 
 /// Jobs in one transaction, at most.
 const GROUP: usize = 256;
@@ -35,8 +37,8 @@ pub(super) fn connect(path: &Path) -> Result<Connection, JournalError> {
 pub(super) struct Opened {
     pub(super) db: Connection,
     pub(super) tallies: Tallies,
-    /// The tables that have lost records.
-    pub(super) lost: Vec<&'static str>,
+    pub(super) ends: Ends,
+    pub(super) lost: Vec<Lost>,
 }
 
 /// Opens the file for writing: checks it, saves what can be saved when it is damaged, and brings
@@ -54,9 +56,17 @@ pub(super) fn open(path: &Path) -> Result<Opened, JournalError> {
     }
     prepare(&db)?;
     schema::migrate(&mut db)?;
-    let (tallies, lost) = check::settle(&mut db)?;
+    let (tallies, tables) = check::settle(&mut db)?;
+    let mut lost: Vec<_> = tables.into_iter().map(Lost::Table).collect();
+    lost.extend(ends::compare(&mut db, &ends::known(path), &tallies)?);
+    let ends = Ends::begin(path, &db, &tallies)?;
     std::fs::remove_file(check::mark(path)).unwrap_or_default();
-    Ok(Opened { db, tallies, lost })
+    Ok(Opened {
+        db,
+        tallies,
+        ends,
+        lost,
+    })
 }
 
 fn prepare(db: &Connection) -> Result<(), JournalError> {
@@ -73,6 +83,8 @@ pub(super) struct Counts {
     pub(super) commits: AtomicU64,
     /// What was written in them.
     pub(super) ops: AtomicU64,
+    /// By how many bytes the file is too large though no output is left in it.
+    pub(super) beyond: AtomicU64,
 }
 
 /// The writer and what it knows.
@@ -81,6 +93,7 @@ pub(super) struct Writer {
     /// Nothing after a failure, until it was opened anew.
     pub(super) db: Option<Connection>,
     pub(super) tallies: Tallies,
+    pub(super) ends: Ends,
     pub(super) health: Arc<health::Gauge>,
     pub(super) counts: Arc<Counts>,
     pub(super) bound: Bound,
@@ -119,7 +132,18 @@ impl Writer {
     /// Drops what is too much; whoever committed has been told by then.
     pub(super) fn rotate(&mut self) {
         let Some(db) = &mut self.db else { return };
-        match self.bound.hold(db) {
+        let held = self.bound.hold(db);
+        let beyond = self.bound.beyond();
+        match (self.counts.beyond.swap(beyond, Ordering::Relaxed), beyond) {
+            (0, 1..) => tracing::warn!(
+                code = %Code::JournalFull,
+                beyond,
+                "the logs alone are larger than `journal_mib` allows: outputs are dropped at once, and the journal grows on"
+            ),
+            (1.., 0) => tracing::info!("the journal is within its size again"),
+            (0, 0) | (1.., 1..) => {}
+        }
+        match held {
             Ok(None) => {}
             Ok(Some(dropped)) => drop(self.dropped.send_replace(dropped)),
             Err(error) => {
@@ -158,8 +182,10 @@ impl Writer {
     }
 
     fn transact(&mut self, db: &mut Connection, group: &[Job]) -> Result<(), JournalError> {
-        write_all(db, &mut self.tallies, group.iter().flat_map(|job| &job.ops))?;
-        for op in group.iter().flat_map(|job| &job.ops) {
+        let all = || group.iter().flat_map(|job| &job.ops);
+        write_all(db, &mut self.tallies, all())?;
+        self.ends.committed(all(), &self.tallies);
+        for op in all() {
             self.bound.wrote(op.size());
         }
         let ops: usize = group.iter().map(|job| job.ops.len()).sum();
@@ -193,6 +219,7 @@ pub(super) fn write_all<'a>(
         fail::point("host.journal.before_write");
         write(&step, op, &mut after)?;
     }
+    after.count_commit(tallies);
     after.store(&step, tallies)?;
     fail::error("host.journal.before_commit").map_err(|error| injected(&error))?;
     step.commit()?;
@@ -291,6 +318,7 @@ fn write(db: &Transaction<'_>, op: &Op, tallies: &mut Tallies) -> Result<(), Jou
             Ok(())
         }
         Op::DroppedSaid { stream, bytes } => rotate::said(db, *stream, *bytes),
+        Op::LostEndSaid { stream } => ends::said(db, *stream),
         Op::BlobDropped { name } => {
             db.prepare_cached("DELETE FROM blobs WHERE name = ?1")?
                 .execute(params![name])?;

@@ -10,7 +10,7 @@ use farhelm_core::event::{Activity, Record};
 use farhelm_core::keys::to_base64;
 use farhelm_core::seal;
 use farhelm_core::text::from_hex;
-use farhelm_proto::{Code, CommandId, SessionId};
+use farhelm_proto::{Code, CommandId, PeerId, SessionId};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -19,8 +19,8 @@ use tokio::sync::{broadcast, oneshot};
 use super::{LocalAnswer, LocalRequest, MAX_LINE, Outputs, Paused, Status};
 use crate::config::AgentChoice;
 use crate::daemon::{DaemonHandle, Request};
-use crate::journal::Op;
 use crate::journal::health::{Health, Pause};
+use crate::journal::{Lost, Op};
 use crate::session::{Seen, SessionHandle, Spec, open_records};
 use crate::tunnel::Via;
 use crate::uplink::RelayState;
@@ -306,12 +306,13 @@ fn status(daemon: &DaemonHandle) -> Status {
             .journal
             .lost()
             .iter()
-            .map(|table| (*table).to_owned())
+            .map(|lost| lost_text(lost, daemon.host.peer()))
             .collect(),
         journal_dropped: Outputs {
             pieces: dropped.pieces,
             bytes: dropped.bytes,
         },
+        journal_beyond: daemon.journal.beyond(),
         forked: daemon
             .standings
             .forked()
@@ -354,6 +355,25 @@ async fn blob(
     };
     let opened = seal::open_blob(key, stream, blob.epoch, &sealed).map_err(|_| lost())?;
     Ok(to_base64(&opened))
+}
+
+fn lost_text(lost: &Lost, host: PeerId) -> String {
+    match lost {
+        Lost::Table(table) => (*table).to_owned(),
+        Lost::Commits(commits) => format!("the last {commits} commits"),
+        Lost::Events {
+            stream,
+            first,
+            last,
+        } => {
+            let log = if *stream == host.into() {
+                "the host's own log".to_owned()
+            } else {
+                SessionId::from(*stream).to_string()
+            };
+            format!("events {first} to {last} of {log}")
+        }
+    }
 }
 
 fn paused(daemon: &DaemonHandle) -> Option<Paused> {

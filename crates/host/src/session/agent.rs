@@ -455,6 +455,17 @@ impl SessionActor {
             .try_acquire_owned()
             .ok();
         match row {
+            // Never said before it was on the disk: what the journal does not have of it is lost.
+            Some(Row::Running(saved))
+                if saved.run == standing.run
+                    && (standing.acknowledged > taken || standing.accepted > saved.last_line) =>
+            {
+                tracing::error!(session = %self.id, "the journal has less of the agent's run than its keeper was told");
+                let (code, text) = (Code::HistoryDamaged, RUN_LOST.to_owned());
+                self.decide_said(Said::Notice { code, text }, batch);
+                keeper::put_away(kept).await;
+                self.do_without(batch).await?;
+            }
             Some(Row::Running(mut saved)) if saved.run == standing.run => {
                 batch.drop_blobs(&std::mem::take(&mut saved.parts));
                 let lines = self.shared.journal.agent_lines(self.id).await?;
@@ -470,7 +481,8 @@ impl SessionActor {
             }
             Some(Row::Running(_) | Row::Gone(_)) | None => {
                 let is_wanted = matches!(self.session.program, Program::Starting { .. })
-                    && standing.acknowledged == 0;
+                    && standing.acknowledged == 0
+                    && standing.accepted == 0;
                 match serde_json::from_str(&standing.note) {
                     Ok(interpreter) if is_wanted => {
                         let start = match self.session.agent_session() {
@@ -609,6 +621,9 @@ pub(crate) fn too_many() -> AgentError {
 /// What is said of a run that cannot be taken up.
 const UNREADABLE: &str = "what is kept of the agent's run was written by another version of farhelm, so the run is \
                           over; `farhelm resume` starts the agent again with its conversation";
+/// What is said of a run of which the journal has lost the newest part.
+const RUN_LOST: &str = "the host's journal has lost what the agent said and was told last, so the run is over; \
+                        `farhelm resume` starts the agent again with its conversation";
 /// How long it is waited before a keeper that does not answer is looked for again.
 const REACH_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 /// How much of a kept standard error is shown.

@@ -403,6 +403,29 @@ impl SessionActor {
         self.commit(batch).await
     }
 
+    /// So many events at the end of the log are known to be lost, and it has not said so.
+    pub(crate) const fn has_lost(&mut self, events: Option<u64>) {
+        self.lost_end = events;
+    }
+
+    /// Says in the log that its end was lost, in what is written first after that.
+    pub(super) fn say_lost_end(&mut self, batch: &mut Batch) {
+        let Some(events) = self.lost_end.take() else {
+            return;
+        };
+        let what = match events {
+            0 => "what was done here last may be missing".to_owned(),
+            events => format!("the last {events} events of this log are missing"),
+        };
+        let text = format!(
+            "the host's journal was damaged and has lost its end: {what}; what the agent did is not undone by that"
+        );
+        let code = Code::HistoryDamaged;
+        self.decide_said(Said::Notice { code, text }, batch);
+        let stream = self.id.into();
+        batch.ops.push(Op::LostEndSaid { stream });
+    }
+
     /// Says in the log how much of its outputs was dropped.
     pub(super) async fn say_dropped(&mut self, batch: &mut Batch) -> Result<(), JournalError> {
         let stream = self.id.into();

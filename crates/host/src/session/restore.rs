@@ -40,20 +40,18 @@ pub(crate) async fn restore(
             at = record.at;
         }
     }
-    let epoch = shared
-        .journal
-        .keys(id.into())
-        .await?
-        .last()
-        .map_or(0, |(epoch, _)| *epoch);
+    let epoch = shared.journal.last_epoch(id.into()).await?;
+    let lost_end = shared.journal.lost_end(id.into()).await?;
     let writer = StreamWriter::new(
         std::sync::Arc::clone(&shared.host),
         id.into(),
         Some(end),
         epoch,
     );
-    let restored = SessionActor::new(id, shared, spec, session, writer, since_snapshot, at);
-    Ok(Some(restored))
+    let (mut actor, handle) =
+        SessionActor::new(id, shared, spec, session, writer, since_snapshot, at);
+    actor.has_lost(lost_end);
+    Ok(Some((actor, handle)))
 }
 
 /// Lives a session's life. A fault of our own ends that session, with an event, and no other: it is

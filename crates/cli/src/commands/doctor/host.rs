@@ -8,6 +8,7 @@ use farhelm_proto::{Code, PeerId};
 
 use super::{Report, Trouble, machine, relay};
 use crate::commands::Context;
+use crate::commands::devices::too_large;
 use crate::render::visible;
 use crate::resolve::short;
 use crate::station::{Station, extra_ca, status};
@@ -58,8 +59,9 @@ pub(super) async fn look(context: &Context, report: &mut Report) {
         }
     };
     match &daemon {
-        Some(_) => {
-            report.look("journal", journal(&local).await);
+        Some(daemon) => {
+            let written = journal(&local).await;
+            report.look("journal", written.and_then(|text| kept(daemon, text)));
         }
         None => report.skip("journal", "the daemon does not run"),
     }
@@ -147,6 +149,29 @@ async fn journal(local: &LocalClient) -> Result<String, Trouble> {
             cure,
         )),
     }
+}
+
+/// Whether the journal has all that it had, and room.
+fn kept(daemon: &Status, text: String) -> Result<String, Trouble> {
+    if !daemon.journal_lost.is_empty() {
+        return Err(Trouble::new(
+            Code::HistoryDamaged,
+            format!(
+                "it was damaged when the daemon started, and has lost: {}",
+                daemon.journal_lost.join(", ")
+            ),
+            "look at what was done last, in `farhelm ls` and `farhelm devices`, and after that disk; it is said until the \
+             daemon is started again",
+        ));
+    }
+    if daemon.journal_beyond > 0 {
+        return Err(Trouble::new(
+            Code::JournalFull,
+            format!("it {}", too_large(daemon.journal_beyond)),
+            "raise `journal_mib` in config.toml and start the daemon again",
+        ));
+    }
+    Ok(text)
 }
 
 /// Whether the daemon is connected to its relay, by its own word.

@@ -8,15 +8,28 @@ const MOST: u64 = 4 * 1024 * 1024;
 
 /// The n-th output, with the event that shows it.
 fn output(n: u64) -> ([u8; 32], Vec<Op>) {
-    let mut bytes = vec![7; PIECE];
+    let (name, blob) = piece(STREAM, n, PIECE);
+    (name, vec![blob, Op::Envelope(envelope(STREAM, n, n))])
+}
+
+/// The n-th piece of an output, so large.
+fn piece(stream: StreamId, n: u64, size: usize) -> ([u8; 32], Op) {
+    let mut bytes = vec![7; size];
     bytes[..8].copy_from_slice(&n.to_be_bytes());
     let name = farhelm_core::seal::blob_name(&bytes);
     let blob = Op::Blob {
         name,
-        stream: STREAM,
+        stream,
         bytes: bytes.into(),
     };
-    (name, vec![blob, Op::Envelope(envelope(STREAM, n, n))])
+    (name, blob)
+}
+
+/// How many pieces the file has.
+fn pieces(path: &Path) -> u64 {
+    let db = Connection::open(path).unwrap();
+    let count = db.query_row("SELECT count(*) FROM blobs", [], |row| row.get(0));
+    from_sql(count.unwrap())
 }
 
 /// Waits until the writer, which drops after it has answered, is done.
@@ -38,6 +51,12 @@ async fn f35_the_oldest_outputs_go_and_that_they_went_is_written_down() {
         let (name, ops) = output(n);
         journal.commit(ops).await.unwrap();
         names.push(name);
+        if n > 100 && n % 10 == 0 {
+            settled(&journal).await;
+            let kept = pieces(&path) * PIECE as u64;
+            // Between two looks a mebibyte is written.
+            assert!(kept > MOST / 2, "only what is too much: {kept} are kept");
+        }
     }
     let dropped = settled(&journal).await;
     assert!(dropping.has_changed().unwrap() && dropped.should_be_said());
@@ -74,7 +93,8 @@ async fn f35_the_oldest_outputs_go_and_that_they_went_is_written_down() {
 #[tokio::test]
 async fn f35_what_is_no_output_is_kept_however_large_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let journal = Journal::open_within(&folder.path().join("journal.db"), 1).unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = Journal::open_within(&path, 1).unwrap();
     let long = |n| StoredEnvelope {
         frame: vec![9; 2 * PIECE].into(),
         ..envelope(STREAM, n, n)
@@ -86,4 +106,81 @@ async fn f35_what_is_no_output_is_kept_however_large_it_is() {
     assert_eq!(settled(&journal).await, Dropped::default());
     let found = journal.envelopes(STREAM, 0, usize::MAX).await.unwrap();
     assert_eq!(found, (1..=40).map(long).collect::<Vec<_>>());
+    // That nothing is left to drop is said while it is so.
+    let beyond = journal.beyond();
+    assert!(beyond > 30 * 2 * PIECE as u64, "{beyond}");
+    drop(journal);
+    let journal = Journal::open_within(&path, beyond + MOST).unwrap();
+    settled(&journal).await;
+    settled(&journal).await;
+    assert_eq!(journal.beyond(), 0);
+}
+
+/// Each log is told of its own outputs; what an earlier version did not know whose it was is nobody's.
+#[tokio::test]
+async fn f35_each_log_is_charged_with_its_own_outputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let other = StreamId::from_bytes([2; 16]);
+    {
+        let journal = Journal::open(&path).unwrap();
+        let mut ops = Vec::new();
+        for n in 0..30 {
+            let stream = if n < 10 { STREAM } else { other };
+            ops.push(piece(stream, n, PIECE).1);
+        }
+        journal.commit(ops).await.unwrap();
+        let db = Connection::open(&path).unwrap();
+        let sql = "UPDATE blobs SET stream = NULL WHERE rowid IN (9, 10, 11)";
+        assert_eq!(db.execute(sql, []).unwrap(), 3);
+    }
+    let journal = Journal::open_within(&path, 1).unwrap();
+    // The first look comes after the first commit.
+    settled(&journal).await;
+    let ours = settled(&journal).await;
+    assert_eq!((ours.pieces, ours.bytes), (8, 8 * PIECE as u64));
+    let theirs = journal.dropped(other).await.unwrap().unwrap();
+    assert_eq!((theirs.pieces, theirs.bytes), (19, 19 * PIECE as u64));
+    assert_eq!(journal.dropped_in_all().pieces, 30);
+}
+
+/// What is far too much goes in steps, and each next commit goes on with it.
+#[tokio::test]
+async fn f35_what_is_too_much_for_one_go_is_dropped_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    {
+        let journal = Journal::open(&path).unwrap();
+        let ops = (0..1500).map(|n| piece(STREAM, n, 600).1).collect();
+        journal.commit(ops).await.unwrap();
+    }
+    let journal = Journal::open_within(&path, 1).unwrap();
+    settled(&journal).await;
+    assert!(pieces(&path) > 0, "nobody waits for all of it");
+    for _ in 0..4 {
+        settled(&journal).await;
+    }
+    assert_eq!(pieces(&path), 0);
+    assert_eq!(settled(&journal).await.pieces, 1500);
+}
+
+/// An output goes only together with the note that it went.
+#[tokio::test]
+async fn f35_what_cannot_be_noted_is_not_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = Journal::open_within(&path, MOST).unwrap();
+    let stop = "CREATE TRIGGER stop BEFORE INSERT ON dropped BEGIN SELECT raise(ABORT, 'no'); END";
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(stop).unwrap();
+    for n in 1..=100 {
+        journal.commit(output(n).1).await.unwrap();
+    }
+    settled(&journal).await;
+    assert_eq!(pieces(&path), 100);
+    db.execute_batch("DROP TRIGGER stop").unwrap();
+    journal.commit(output(101).1).await.unwrap();
+    let dropped = settled(&journal).await;
+    assert!(dropped.pieces > 30, "{dropped:?}");
+    assert_eq!(pieces(&path) + dropped.pieces, 101);
 }
