@@ -2,6 +2,7 @@
 import { afterEach, expect, test } from 'vitest';
 import { asStream } from '../src/engine/ids';
 import { reachOf, turnOf } from '../src/engine/presence';
+import { EMPTY_SESSION } from '../src/engine/session';
 import type { SessionEvent } from '../src/protocol/types';
 import { Bench, SESSION } from './support/bench';
 import { bent } from './support/fake-relay';
@@ -216,7 +217,6 @@ test('a reader begins at the newest snapshot, and pages back only when asked', a
   bench = await Bench.paired();
   await bench.host.say(SESSION, [OPENED, STARTED]);
   for (let n = 1; n <= 300; n += 1) await bench.host.say(SESSION, [message(`m${n}`, `${n} `.repeat(2_000))]);
-  const { EMPTY_SESSION } = await import('../src/engine/session');
   const state = { ...EMPTY_SESSION, title: 'from the snapshot' };
   await bench.host.say(SESSION, [{ type: 'snapshot', state }, message('last', 'after it')]);
   bench.open(SESSION);
@@ -394,6 +394,76 @@ test('f20 what a person wishes waits for no flood', async () => {
   expect(kept, 'most of the flood was still to be read').toBeLessThan((Date.now() - begun) / 2);
   expect(bench.rows.get(SESSION)?.length).toBeLessThanOrEqual(800);
 });
+
+/** Messages with a snapshot now and then, as a host writes them. */
+function* withSnapshots(first: number, last: number): Generator<SessionEvent[]> {
+  for (let at = first; at <= last; at += 256) {
+    yield [{ type: 'snapshot', state: { ...EMPTY_SESSION, title: `at ${at}` } }];
+    yield* many(at, Math.min(last, at + 255));
+  }
+}
+
+/** A device that read a little of a session, and was away while very much was written. */
+async function farBehind(): Promise<void> {
+  bench = await Bench.paired();
+  await bench.host.say(SESSION, [OPENED, STARTED, message('m0', 'the last that was read')]);
+  bench.open(SESSION);
+  await bench.until(() => texts().includes('the last that was read'));
+  bench.relay.down = true;
+  bench.relay.cut();
+  await bench.until(() => bench.overview?.link.state === 'waiting');
+  await bench.host.flood(SESSION, withSnapshots(1, 30_000));
+}
+
+async function comeBack(): Promise<void> {
+  bench.relay.down = false;
+  bench.engine.handle('page', { type: 'nudge' });
+  await bench.until(() => texts().at(-1) === '30000', 10_000);
+}
+
+/** Pages back until the oldest row that is shown is another one, and `until` holds. */
+async function pageBack(holds: () => boolean): Promise<void> {
+  for (let page = 0; !holds(); page += 1) {
+    expect(page).toBeLessThan(600);
+    const first = () => bench.rows.get(SESSION)?.[0]?.key;
+    const before = first();
+    await bench.until(() => bench.states.get(SESSION)?.older !== 'reading' || holds());
+    bench.engine.handle('page', { type: 'older', session: SESSION });
+    await bench.until(() => first() !== before || holds());
+  }
+}
+
+test('f21 who was away for very much sees the end at once, and the rest by paging back to what was read', async () => {
+  await farBehind();
+  const fetched = () => bench.relay.received.filter(({ kind }) => kind === 'fetch').length;
+  await comeBack();
+  expect(bench.states.get(SESSION)?.session.title).toBe(`at ${1 + 256 * 117}`);
+  expect(bench.states.get(SESSION)?.sync.state).toBe('current');
+  expect(texts().length, 'the newest only').toBeLessThan(300);
+  expect(bench.rows.get(SESSION)?.filter(({ kind }) => kind === 'notice')).toEqual([]);
+  expect(fetched()).toBe(0);
+  // What was read before, and everything between, is there when one looks for it; also later.
+  bench.stop();
+  await bench.boot();
+  bench.open(SESSION);
+  await bench.until(() => texts().at(-1) === '30000');
+  await pageBack(() => texts().includes('the last that was read'));
+  expect(bench.states.get(SESSION)?.sync.state).toBe('current');
+}, 60_000);
+
+test('s06 a leap over very much lets no other past be shown than the one that was read', async () => {
+  await farBehind();
+  // Another log of the same host, which differs in what was read: signed, and not the same.
+  const stream = asStream(SESSION);
+  bench.relay.streams.delete(stream);
+  bench.host.forget(SESSION);
+  await bench.host.say(SESSION, [OPENED, STARTED, message('m0', 'something else')]);
+  await bench.host.flood(SESSION, withSnapshots(1, 30_000));
+  await comeBack();
+  await pageBack(() => bench.states.get(SESSION)?.sync.state === 'alarm');
+  expect(bench.states.get(SESSION)?.sync).toEqual({ state: 'alarm', code: 'tampered' });
+  expect(texts()).not.toContain('something else');
+}, 60_000);
 
 test('f21 a page that has not drawn its rows is told of more in large pieces only', async () => {
   bench = await Bench.paired();

@@ -19,7 +19,8 @@ const SNAPSHOT_EVERY = 256;
 const BOUND = 1_600;
 /** What memory may differ by between two places in the log. */
 const SLACK = 8 * 1024 * 1024;
-const MISSED = 10_000;
+/** With `MISSED=1000000` there are too many to read them one after another. */
+const MISSED = Number(process.env['MISSED'] ?? 10_000);
 /** How far is scrolled up. */
 const PAGES = IS_LONG ? 50 : 20;
 

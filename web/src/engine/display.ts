@@ -143,15 +143,15 @@ export class Display {
     const changed = log.takeChanged();
     if (changed === null) this.#reset(session, log, null);
     else {
-      this.#emit({ type: 'rows_changed', session, changed, state: log.state() });
       this.#draws(shown, shown.pages);
+      this.#emit({ type: 'rows_changed', session, changed, state: log.state() });
     }
   }
 
   #reset(session: string, log: SessionLog, to: string | null): void {
-    this.#emit({ type: 'rows_reset', session, rows: [...log.rows], state: log.state(), to });
     const shown = this.#shown.get(session);
     if (shown !== undefined) this.#draws(shown, to === null ? shown.pages : [to]);
+    this.#emit({ type: 'rows_reset', session, rows: [...log.rows], state: log.state(), to });
   }
 
   #draws(shown: Shown, pages: Iterable<string>): void {

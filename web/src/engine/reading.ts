@@ -16,8 +16,6 @@ import type { FromEngine, ToEngine } from './views';
 
 /** Sessions of a host that are followed without being opened. */
 const FOLLOWED = 20;
-/** Events to begin with when a stream is read for the first time. */
-const TAIL = 200;
 const PAGE_BYTES = 256 * 1024;
 const RESUBSCRIBE_MILLIS = 1_000;
 const LONGEST_RESUBSCRIBE_MILLIS = 60_000;
@@ -101,9 +99,9 @@ export class Reading {
 
   subscribe(host: Host, stream: string): void {
     if (this.#followed.has(stream)) return;
-    const after = host.streamOf(stream)?.cursor ?? null;
-    const tail = after === null ? TAIL : null;
-    const frame = encodeFrame('subscribe', { host: host.row.peer, stream, after, tail });
+    const from = host.streamOf(stream)?.from;
+    if (from === undefined) return;
+    const frame = encodeFrame('subscribe', { host: host.row.peer, stream, ...from });
     if (this.#events.send(frame)) this.#followed.add(stream);
   }
 

@@ -51,7 +51,7 @@ export class SessionLog {
     this.session = session;
     this.#events = events;
     this.stream = new Stream<LogRecord>(host.peer, host.key, stream, keys, store, {
-      records: (records) => this.#append(records),
+      records: (records, leapt) => this.#append(records, leapt),
       olderRecords: (records) => this.#prepend(records),
       live: (after, deltas) => this.#live(after, deltas),
       changed: () => this.#events.changed(session),
@@ -134,10 +134,11 @@ export class SessionLog {
     return first !== null && first > (this.stream.first ?? first);
   }
 
-  #append(records: readonly LogRecord[]): void {
+  #append(records: readonly LogRecord[], leapt: boolean): void {
     if (records.some(({ event }) => isLaterState(event))) this.stream.alarm('unsupported_version');
     const delivered = this.#open.append(records);
-    this.#window.append(records);
+    if (leapt) this.#window.reset(records);
+    else this.#window.append(records);
     this.#untold += records.length;
     // Nobody's place is pulled away: who looks at older rows keeps them, and misses the end instead.
     const isRead = [...this.#pages.values()].includes(false);

@@ -23,6 +23,8 @@ export type HostRow = {
 
 /** The place in one stream. */
 export type StreamRow = {
+  /** The highest place that was read before a leap to the end, until paging back has met it. */
+  readonly left?: Head;
   readonly host: string;
   readonly stream: string;
   /** The end of what was read; also the highest that was ever seen. */

@@ -3,7 +3,7 @@
  * only then hands their records on. Pages backwards on demand. What the records mean is the
  * business of its owner.
  */
-import { type Bytes, fromUtf8 } from './bytes';
+import { type Bytes, fromUtf8, sameBytes } from './bytes';
 import type { Code } from './codes';
 import { parseEnvelopeHeader } from './envelope';
 import { decodeEnvelope, type Envelope, encodeEnvelope } from './frames';
@@ -16,8 +16,8 @@ import type { SyncView } from './views';
 export type AnyRecord = { readonly seq: number };
 
 export interface StreamOwner<R extends AnyRecord> {
-  /** The next records; durable by now. */
-  records(records: readonly R[]): void;
+  /** The next records; durable by now. `leapt` says that those before them were left for later. */
+  records(records: readonly R[], leapt: boolean): void;
   /** Records from before all others; durable by now. */
   olderRecords(records: readonly R[]): void;
   /** Deltas that came after the event `after`. */
@@ -41,6 +41,10 @@ const LEAST_ENVELOPES = 200;
 const LOADED = 200;
 /** Envelopes that wait for a key. */
 const MAX_HELD = 256;
+/** Events that are too many to be read one after another before the end is shown. */
+const FAR = 20_000;
+/** Events to begin with when a stream is read for the first time. */
+const TAIL = 200;
 /** How often a relay may name an older place than was read before that is an alarm. */
 const BEHIND = 2;
 
@@ -61,6 +65,10 @@ export class Stream<R extends AnyRecord> {
   #behind = 0;
   /** Whether the relay has said that it lacks what follows the cursor, so that a snapshot comes next. */
   #skips = false;
+  /** Whether the end is far away, so that a subscription without a cursor was asked for, or begun. */
+  #leap: 'no' | 'asked' | 'begun' = 'no';
+  /** The highest place that was read before a leap, until paging back has come to it again. */
+  #left: Head | null = null;
   #sync: SyncView = { state: 'waiting' };
   /** Where the relay said that the stream stands, when this connection subscribed. */
   #target: number | null = null;
@@ -68,6 +76,8 @@ export class Stream<R extends AnyRecord> {
   #base = 0;
   #lastLive: { epoch: number; counter: number } = { epoch: 0, counter: 0 };
   #older: 'idle' | 'asked' | 'end' = 'idle';
+  /** Before which event a page was asked for. */
+  #before = 0;
 
   constructor(
     host: string,
@@ -101,9 +111,10 @@ export class Stream<R extends AnyRecord> {
     const records = await this.#reopenAll(kept);
     if (records.length === 0) return;
     this.#head = row.head;
+    this.#left = row.left ?? null;
     this.#low = await this.#trim(row, KEPT_ENVELOPES);
     this.#base = base;
-    this.#owner.records(records);
+    this.#owner.records(records, false);
   }
 
   /** The records up to the event `seq` that are kept, about `count` of them. */
@@ -122,6 +133,12 @@ export class Stream<R extends AnyRecord> {
 
   get cursor(): number | null {
     return this.#head?.seq ?? null;
+  }
+
+  /** From where the relay is to send. */
+  get from(): { readonly after: number | null; readonly tail: number | null } {
+    if (this.#leap === 'asked') return { after: null, tail: null };
+    return { after: this.cursor, tail: this.cursor === null ? TAIL : null };
   }
 
   get sync(): SyncView {
@@ -150,6 +167,8 @@ export class Stream<R extends AnyRecord> {
   /** The connection is gone; what was read stays. */
   disconnected(): void {
     this.#target = null;
+    this.#leap = 'no';
+    this.#skips = false;
     if (this.#older === 'asked') this.#older = 'idle';
     this.#become({ state: 'waiting' });
   }
@@ -170,7 +189,13 @@ export class Stream<R extends AnyRecord> {
       return { kind: 'later' };
     }
     this.#behind = 0;
-    this.#skips = gap && this.#head !== null;
+    if (this.#leap === 'asked') this.#leap = 'begun';
+    else if (!gap && this.#isFar(head, base)) {
+      this.#leap = 'asked';
+      this.#become({ state: 'reading' });
+      return { kind: 'resubscribe' };
+    }
+    this.#skips = (gap || this.#leap === 'begun') && this.#head !== null;
     this.#base = base;
     this.#held = [];
     this.#spilt = false;
@@ -184,7 +209,8 @@ export class Stream<R extends AnyRecord> {
   /** Takes envelopes in the order they came; durable before anybody hears of them. */
   async take(envelopes: readonly Envelope[]): Promise<Need> {
     if (this.#held.length > 0) return this.#hold(envelopes);
-    if (this.#ignoring) return { kind: 'nothing' };
+    // Before a leap has begun only what is leapt over comes.
+    if (this.#ignoring || this.#leap === 'asked') return { kind: 'nothing' };
     let batch = new Batch<R>(this.#head, this.#low);
     let need: Need = { kind: 'nothing' };
     for (const [at, envelope] of envelopes.entries()) {
@@ -193,7 +219,11 @@ export class Stream<R extends AnyRecord> {
         await this.#commit(batch);
         accepted = beginning(await accept(this.#reader, null, envelope));
         batch = new Batch<R>(null, null);
-        if (accepted.kind === 'events') this.#skips = false;
+        if (accepted.kind === 'events') {
+          batch.leapt = this.#leap === 'begun';
+          this.#leap = 'no';
+          this.#skips = false;
+        }
       }
       if (accepted.kind === 'events') {
         const records = parseRecords<R>(accepted.plaintext);
@@ -245,15 +275,19 @@ export class Stream<R extends AnyRecord> {
   askOlder(): { readonly before: number } | null {
     if (this.#older !== 'idle' || this.#low === null || this.#low.first <= 1) return null;
     this.#older = 'asked';
+    this.#before = this.#low.first;
     this.#owner.changed();
     return { before: this.#low.first };
   }
 
   /** Takes older envelopes, each of which the one after it must name. */
   async takeOlder(envelopes: readonly Envelope[], more: boolean): Promise<Need> {
-    this.#older = more ? 'idle' : 'end';
     if (this.#low === null || this.#head === null) return { kind: 'nothing' };
+    // A page of before a leap does not join any more.
+    if (this.#low.first !== this.#before) return { kind: 'nothing' };
+    this.#older = more ? 'idle' : 'end';
     let low = this.#low;
+    let left = this.#left;
     let need: Need = { kind: 'nothing' };
     const rows: EnvelopeRow[] = [];
     const records: R[] = [];
@@ -268,13 +302,19 @@ export class Stream<R extends AnyRecord> {
         this.alarm(opened.kind === 'tampered' ? opened.code : 'tampered');
         break;
       }
+      if (!passes(left, opened.header, opened.head)) {
+        this.alarm('tampered');
+        break;
+      }
+      if (left !== null && opened.header.first <= left.seq) left = null;
       low = { first: opened.header.first, prev: opened.header.prev };
       rows.push(this.#row(opened.header.last, envelope));
       records.unshift(...(parseRecords<R>(opened.plaintext) ?? []));
     }
     if (rows.length > 0) {
-      await this.#store.putEnvelopes({ host: this.host, stream: this.stream, head: this.#head, low }, rows);
+      await this.#store.putEnvelopes(this.#place(this.#head, low, left), rows);
       this.#low = low;
+      this.#left = left;
       this.#owner.olderRecords(records);
     }
     this.#owner.changed();
@@ -298,7 +338,7 @@ export class Stream<R extends AnyRecord> {
   /** Forgets all but the newest of what is kept, for want of room. */
   async makeRoom(): Promise<void> {
     if (this.#head === null || this.#low === null) return;
-    const row = { host: this.host, stream: this.stream, head: this.#head, low: this.#low };
+    const row = this.#place(this.#head, this.#low, this.#left);
     this.#low = await this.#trim(row, LEAST_ENVELOPES);
   }
 
@@ -344,9 +384,10 @@ export class Stream<R extends AnyRecord> {
   /** Persist, then apply: the place moves in memory once it has moved on the disk. */
   async #commit(batch: Batch<R>): Promise<void> {
     if (batch.isEmpty || batch.head === null || batch.low === null) return;
-    const { head, low, records } = batch;
+    const { head, low, records, leapt } = batch;
     const rows = batch.envelopes.map(([last, envelope]) => this.#row(last, envelope));
-    const row = { host: this.host, stream: this.stream, head, low };
+    const left = leapt ? this.#head : this.#left;
+    const row = this.#place(head, low, left);
     await this.#store.putEnvelopes(row, rows);
     // Before a place where something is missing there is nothing that joins.
     if (this.#low !== null && low.first > this.#low.first) {
@@ -355,8 +396,19 @@ export class Stream<R extends AnyRecord> {
     }
     this.#head = head;
     this.#low = low;
-    this.#owner.records(records);
+    this.#left = left;
+    this.#owner.records(records, leapt);
     batch.clear();
+  }
+
+  /** Whether very much comes before the end, and the end can be known without it. */
+  #isFar(head: number, base: number): boolean {
+    return this.#head !== null && base > this.#head.seq && head - this.#head.seq > FAR;
+  }
+
+  #place(head: Head, low: StreamRow['low'], left: Head | null): StreamRow {
+    const row = { host: this.host, stream: this.stream, head, low };
+    return left === null ? row : { ...row, left };
   }
 
   #takeLive(header: { epoch: number; first: number; last: number }, plaintext: Bytes): void {
@@ -391,12 +443,20 @@ function beginning(accepted: Accepted): Accepted {
   return first <= base && base <= last ? accepted : { kind: 'tampered', code: 'tampered' };
 }
 
+/** Whether an older envelope says the same as what was read before a leap, where it meets that. */
+function passes(left: Head | null, header: { first: number; last: number }, head: Head): boolean {
+  if (left === null || header.first > left.seq) return true;
+  return header.last < left.seq || (header.last === left.seq && sameBytes(head.hash, left.hash));
+}
+
 /** Envelopes that were believed and are not durable yet. */
 class Batch<R> {
   head: Head | null;
   low: StreamRow['low'] | null;
   envelopes: [number, Envelope][] = [];
   records: R[] = [];
+  /** Whether it begins after what was leapt over. */
+  leapt = false;
 
   constructor(head: Head | null, low: StreamRow['low'] | null) {
     this.head = head;
@@ -422,6 +482,7 @@ class Batch<R> {
   clear(): void {
     this.envelopes = [];
     this.records = [];
+    this.leapt = false;
   }
 }
 

@@ -9,6 +9,7 @@ import { compareCode } from '../../src/engine/pairing';
 import { importContentKey, openLetter, sealLetter } from '../../src/engine/seal';
 import { sign } from '../../src/engine/sign';
 import type {
+  BlobRef,
   Change,
   Command,
   CommandBody,
@@ -21,7 +22,7 @@ import type {
   SessionEvent,
 } from '../../src/protocol/types';
 import type { FakeRelay } from './fake-relay';
-import { Sealer } from './flood';
+import { Sealer, sealBlob } from './flood';
 import { identityFromSeed, sealEnvelope } from './peers';
 
 type Log = { key: CryptoKey; raw: Bytes; epoch: number; lives: number; seq: number };
@@ -136,6 +137,26 @@ export class FakeHost {
       this.relay.fan(stream, envelope);
       prev = hash;
     }
+  }
+
+  /** Keeps what is too long for an event, part by part. */
+  async keep(session: string, parts: Iterable<string>): Promise<BlobRef[]> {
+    const stream = asStream(session);
+    const log = await this.#log(stream);
+    const blobs: BlobRef[] = [];
+    for (const part of parts) {
+      const sealed = sealBlob(log.raw, stream, log.epoch, part);
+      const name = hex(await sha256(sealed));
+      this.relay.blobs.set(name, sealed);
+      blobs.push({ name, epoch: log.epoch, bytes: utf8(part).length });
+    }
+    return blobs;
+  }
+
+  /** Begins a session's log anew, under the same key: what an honest host never does. */
+  forget(session: string): void {
+    const log = this.#logs.get(asStream(session));
+    if (log !== undefined) log.seq = 0;
   }
 
   async live(session: string, ...deltas: Live[]): Promise<void> {

@@ -1,6 +1,6 @@
 /** A relay in memory, for tests: stores what the fake host writes and passes letters on. */
 
-import { type Bytes, concat, sameBytes } from '../../src/engine/bytes';
+import { type Bytes, concat, hex, sameBytes } from '../../src/engine/bytes';
 import type { Code } from '../../src/engine/codes';
 import { envelopeHash, NO_HASH, parseEnvelopeHeader } from '../../src/engine/envelope';
 import {
@@ -41,6 +41,8 @@ export class FakeRelay {
   readonly streams = new Map<string, Stored[]>();
   readonly clients = new Set<Client>();
   readonly mailbox = new Map<string, Letter[]>();
+  /** Sealed blobs by their names, in hexadecimal. */
+  readonly blobs = new Map<string, Bytes>();
   /** What the host does with letters; set by the fake host. */
   toHost: (letter: Letter) => void = () => {};
   hostOnline = true;
@@ -191,6 +193,16 @@ export class FakeRelay {
         }
         if (!this.silent && !isProbe) client.send(encodeFrame('posted', { id: header.id }));
         this.toHost(frame.body);
+        return;
+      }
+      case 'want_blob': {
+        const { request, name } = frame.body;
+        const bytes = this.blobs.get(hex(name));
+        const nothing = { letter: null, stream: null, detail: null, frame: null };
+        const problem = { code: 'not_found' as const, request, ...nothing };
+        client.send(
+          bytes === undefined ? encodeFrame('problem', problem) : encodeFrame('blob', { request, bytes }),
+        );
         return;
       }
       case 'taken': {

@@ -4,6 +4,7 @@ import { deflateRawSync } from 'node:zlib';
 import { type Bytes, bigEndian32, concat, fromHex, utf8 } from '../../src/engine/bytes';
 import { type EnvelopeHeader, encodeEnvelopeHeader } from '../../src/engine/envelope';
 import type { Envelope } from '../../src/engine/frames';
+import { idBytes } from '../../src/engine/ids';
 import { padme } from '../../src/engine/pack';
 import { DICTIONARY } from '../../src/protocol/constants';
 
@@ -34,6 +35,15 @@ export class Sealer {
     const signature = new Uint8Array(sign(null, concat(DOMAIN, hash), this.#signer));
     return { envelope: { header: bound, body, signature }, hash };
   }
+}
+
+/** Seals a blob of a stream; its name is the hash of what comes. */
+export function sealBlob(key: Bytes, stream: string, epoch: number, plaintext: string): Bytes {
+  const nonce = randomBytes(12);
+  const cipher = createCipheriv('aes-256-gcm', key, nonce);
+  cipher.setAAD(concat(utf8('farhelm/1/blob\0'), idBytes('stream', stream), bigEndian32(epoch)));
+  const sealed = cipher.update(packed(plaintext));
+  return concat(nonce, sealed, cipher.final(), cipher.getAuthTag());
 }
 
 function packed(plaintext: string): Bytes {
