@@ -274,6 +274,7 @@ export const strings = {
     after: 'After',
     begin: (size: string) => `Show what is between, by parts (${size} in all)`,
     hide: 'Ends only',
+    place: 'Place in the output',
     hiddenBytes: (size: string) => `${size} hidden here`,
     image: (mime: string, size: string) => `Show picture (${mime}, ${size})`,
     subagent: 'Subagent',

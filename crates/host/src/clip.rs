@@ -150,8 +150,14 @@ fn spliced(text: &str, store: &mut Store<'_>) -> Content {
 }
 
 impl Store<'_> {
+    /// Keeps a text in parts that are texts by themselves: none ends inside of a character.
     fn keep_all(&mut self, text: &str) -> Vec<BlobRef> {
-        let pieces = text.as_bytes().chunks(BLOB);
+        let mut rest = text;
+        let pieces = std::iter::from_fn(|| {
+            let piece = head(rest, BLOB);
+            rest = &rest[piece.len()..];
+            (!piece.is_empty()).then_some(piece.as_bytes())
+        });
         pieces.filter_map(&mut *self.keep).collect()
     }
 
@@ -260,6 +266,29 @@ mod tests {
         ];
         assert_eq!(tool.content, Some(expected));
         assert_eq!(longs.map(|long| long.is_shown), [true, true, false]);
+    }
+
+    #[test]
+    fn f20_no_part_of_a_long_output_ends_inside_of_a_character() {
+        let text = "€".repeat(BLOB);
+        let mut kept = Vec::new();
+        let mut keep = |bytes: &[u8]| {
+            kept.push(bytes.to_vec());
+            Some(blob("kept", bytes.len()))
+        };
+        let mut store = Store {
+            keep: &mut keep,
+            longs: &mut [],
+        };
+        let piece = Content::Text { text: text.clone() };
+        assert_eq!(shrink_all(vec![piece], &mut store).len(), 1);
+        assert!(kept.iter().all(|part| part.len() <= BLOB));
+        let parts: Vec<_> = kept
+            .iter()
+            .map(|part| str::from_utf8(part).unwrap())
+            .collect();
+        assert_eq!(parts.len(), 4);
+        assert_eq!(parts.concat(), text);
     }
 
     #[test]

@@ -292,7 +292,7 @@ test('f20 a long output is shown by its ends and its size, and read part by part
   await at('tool-card').first().getByRole('button').first().click();
   await at('output-parts').click();
   await page.locator('[data-testid=output-place][data-part="0"]').waitFor();
-  await at('output-after').click();
+  await at('output-after').first().click();
   await page.locator('[data-testid=output-place][data-part="1"]').waitFor();
   expect(await at('output-place').innerText()).toContain('2.9 MiB');
   const drawn = await at('tool-card').first().innerText();
