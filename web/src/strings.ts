@@ -264,6 +264,7 @@ export const strings = {
     rejected: 'Rejected',
     cut: 'Cut off',
     unended: 'No end reported',
+    ran: 'Was running',
     beyond: 'Ends further down',
     unnamed: 'Tool call',
     input: 'Arguments',

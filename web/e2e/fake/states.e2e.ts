@@ -142,8 +142,11 @@ test('the host does not answer', async () => {
   await becomes('running', ...answered);
   await shown('[data-testid=conn-state][data-state=online]').waitFor();
   await activity('running');
+  const ran = page.locator('[data-testid=tool-card][data-status=in_progress]').getByTestId('tool-status');
+  await expect.poll(() => ran.innerText()).toBe('Running');
   server.host.answers = false;
   await shown('[data-testid=conn-state][data-state=silent]').waitFor();
+  await expect.poll(() => ran.innerText(), { message: 'that is not the present' }).toBe('Was running');
   await drawn('host-silent');
   await page.goto(`${server.url}/#/`);
   await at('host').waitFor();

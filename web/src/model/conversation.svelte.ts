@@ -131,6 +131,11 @@ export class ConversationModel {
     return settled === null && this.state?.session.approvals[approval]?.decided === null;
   }
 
+  /** Whether what a tool call says is the present: one that has ended needs nobody's word. */
+  isFresh({ tool }: ToolRow): boolean {
+    return isFinal(tool.status) || this.doing?.fresh === true;
+  }
+
   /** Why a tool call is not said to go on: its end may also lie after what is shown. */
   overOf({ tool, over }: ToolRow): ToolRow['over'] | 'beyond' {
     if (over !== null || isFinal(tool.status)) return over;
