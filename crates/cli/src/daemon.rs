@@ -26,17 +26,61 @@ const FIRST_PORT: u16 = 20_000;
 const PORTS: u16 = 10_000;
 /// Ports that are tried before any free one is taken.
 const TRIES: u16 = 16;
+/// Daemons that may end under what they are asked, before that is said.
+const DAEMONS: usize = 3;
 
-/// Starts a daemon if none runs. Says whether it did.
-pub(crate) async fn ensure(home: &Path, relay: Option<&str>) -> Result<bool, Failure> {
+/// Asks something of the daemon, which is started if none runs; `asking` is told whether it was.
+///
+/// A daemon may end in the moment in which it is asked. Then another one is, a few times: what it
+/// is asked must be the same however often it is done.
+pub(crate) async fn with<T>(
+    home: &Path,
+    relay: Option<&str>,
+    asking: impl AsyncFn(&LocalClient, bool) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let home = Home::open(home.to_owned())?;
     let client = LocalClient::new(&socket_of(home.path()));
+    let mut daemons = 0;
+    loop {
+        daemons += 1;
+        let started = ensure(&home, &client, relay).await;
+        let asked = home.locked_by();
+        let done = match started {
+            Ok(started) => asking(&client, started).await,
+            Err(failure) => Err(failure),
+        };
+        match (done, asked) {
+            (Err(failure), Some(pid))
+                if failure.code == Code::NotRunning && daemons < DAEMONS =>
+            {
+                // It may still listen for a moment, and would be taken for one that runs.
+                let _ended = ended(&home, pid, START_WITHIN).await;
+            }
+            (done, _) => return done,
+        }
+    }
+}
+
+/// Waits until a daemon has given back the state folder, or another has taken it; whether it did.
+pub(crate) async fn ended(home: &Home, pid: u32, within: Duration) -> bool {
+    let deadline = tokio::time::Instant::now() + within;
+    while home.lock().is_err() && home.locked_by() == Some(pid) {
+        if tokio::time::Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    true
+}
+
+/// Starts a daemon if none runs. Says whether it did.
+async fn ensure(home: &Home, client: &LocalClient, relay: Option<&str>) -> Result<bool, Failure> {
     if client.is_running().await {
         return Ok(false);
     }
     let deadline = tokio::time::Instant::now() + START_WITHIN;
     loop {
-        match start(&home, &client, relay, deadline).await {
+        match start(home, client, relay, deadline).await {
             // Another terminal was faster, or an earlier daemon is about to end.
             Err(failure)
                 if failure.code == Code::AlreadyRunning

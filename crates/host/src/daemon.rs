@@ -127,6 +127,8 @@ pub(crate) enum Request {
     },
     /// A session is wanted, with the environment of a terminal.
     Start {
+        /// What it is to be called.
+        session: Option<SessionId>,
         spec: Spec,
         prompt: Option<String>,
         reply: oneshot::Sender<Outcome>,
@@ -464,12 +466,16 @@ impl Daemon {
         match request {
             Request::Wish { command, reply } => self.take_local_wish(command, reply).await?,
             Request::Start {
+                session,
                 spec,
                 prompt,
                 reply,
             } => {
                 let by = farhelm_core::event::Author::Local;
-                let decided = self.start_session(spec, prompt, by, None).await?;
+                let decided = match session.filter(|session| self.has_begun(*session)) {
+                    Some(session) => Ok(opening::opened(session)),
+                    None => self.start_session(session, spec, prompt, by, None).await?,
+                };
                 drop(reply.send(decided.unwrap_or_else(wishes::refused)));
             }
             Request::Session { session, reply } => {

@@ -35,6 +35,9 @@ pub enum LocalRequest {
     Pulse,
     /// A new session with the environment of this terminal.
     Start {
+        /// What it is to be called, so that who gets no answer can ask again without making two.
+        #[serde(default)]
+        session: Option<SessionId>,
         /// The folder.
         dir: PathBuf,
         /// The agent; the first one found when absent.

@@ -195,17 +195,12 @@ pub(super) async fn down(context: &Context) -> Result<(), Failure> {
         Err(failure) if failure.code == Code::NotRunning && agents > 0 => None,
         found => Some(found?),
     };
-    // Agents go on without a daemon. One that is started for it asks them to end, and writes down
-    // what became of them.
     let ending = match &running {
-        Some(daemon) => Ok(daemon.pid),
-        None => started(context, &local).await,
+        Some(daemon) => ask_to_end(context, &local, daemon.pid).await?,
+        None => end_agents(context).await,
     };
     match ending {
-        Ok(pid) => {
-            local.ask_once(&LocalRequest::Down).await?;
-            wait_for_end(context, pid).await?;
-        }
+        Ok(pid) => wait_for_end(context, pid).await?,
         Err(failure) => output::note(&format!(
             "no daemon can be started to ask the agents to end, so they are killed: {}",
             failure.message
@@ -234,10 +229,37 @@ pub(super) async fn down(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Starts a daemon; gives its process.
-async fn started(context: &Context, local: &LocalClient) -> Result<u32, Failure> {
-    crate::daemon::ensure(&context.home, None).await?;
-    Ok(daemon_status(local).await?.pid)
+/// Asks the daemon to end, with its agents. One that ends by itself before it has answered leaves
+/// them. Gives the process that is to end.
+async fn ask_to_end(
+    context: &Context,
+    local: &LocalClient,
+    pid: u32,
+) -> Result<Result<u32, Failure>, Failure> {
+    match local.ask_once(&LocalRequest::Down).await {
+        Err(error) if error.code == Code::NotRunning => {
+            wait_for_end(context, pid).await?;
+            if keeper::living(&context.home).is_empty() {
+                return Ok(Ok(pid));
+            }
+            Ok(end_agents(context).await)
+        }
+        asked => {
+            asked?;
+            Ok(Ok(pid))
+        }
+    }
+}
+
+/// Ends agents that go on without a daemon: one that is started for it asks them to, and writes
+/// down what became of them. Gives its process.
+async fn end_agents(context: &Context) -> Result<u32, Failure> {
+    let ending = async |local: &LocalClient, _| {
+        let pid = daemon_status(local).await?.pid;
+        local.ask_once(&LocalRequest::Down).await?;
+        Ok(pid)
+    };
+    crate::daemon::with(&context.home, None, ending).await
 }
 
 /// Ends the agents that did not end when they were asked; leaves them to a daemon that has started
@@ -260,16 +282,12 @@ async fn end_by_force(context: &Context) -> Result<(), Failure> {
 /// Waits until the daemon has given back the state folder, or another has taken it.
 async fn wait_for_end(context: &Context, pid: u32) -> Result<(), Failure> {
     let home = Home::open(context.home.clone())?;
-    let deadline = tokio::time::Instant::now() + END_WITHIN;
-    while home.lock().is_err() && home.locked_by() == Some(pid) {
-        if tokio::time::Instant::now() > deadline {
-            let text = format!(
-                "the daemon (process {pid}) was told to end and has not yet; see {}",
-                home.log().display()
-            );
-            return Err(Failure::new(Code::Timeout, text));
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    if !crate::daemon::ended(&home, pid, END_WITHIN).await {
+        let text = format!(
+            "the daemon (process {pid}) was told to end and has not yet; see {}",
+            home.log().display()
+        );
+        return Err(Failure::new(Code::Timeout, text));
     }
     Ok(())
 }

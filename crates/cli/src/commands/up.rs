@@ -1,9 +1,13 @@
 //! `farhelm up`: the main job.
 
+use std::path::PathBuf;
+
 use farhelm_core::command::{Command, Outcome};
 use farhelm_host::config::AgentChoice;
 use farhelm_host::environment::Environment;
 use farhelm_host::local::{LocalAnswer, LocalClient, LocalRequest, socket_of};
+use farhelm_link::clock::now;
+use farhelm_link::rng::random;
 use farhelm_proto::{Code, SessionId};
 
 use super::Context;
@@ -13,10 +17,6 @@ use crate::render::visible;
 use crate::station::{status, unexpected};
 use crate::{daemon, output, surface};
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "every other answer is unexpected"
-)]
 pub(super) async fn run(context: &Context, up: Up) -> Result<(), Failure> {
     let dir = up.dir.canonicalize().ok().filter(|dir| dir.is_dir());
     let dir = dir.ok_or_else(|| {
@@ -32,57 +32,22 @@ pub(super) async fn run(context: &Context, up: Up) -> Result<(), Failure> {
         );
         return Err(Failure::new(Code::FolderMissing, text));
     }
-    let started = daemon::ensure(&context.home, up.relay.as_deref()).await?;
-    let local = LocalClient::new(&socket_of(&context.home));
-    if let Some(wanted) = up.relay.as_deref().filter(|_| !started) {
-        let uses = status(&local).await?.url;
-        if uses != wanted.trim_end_matches('/') {
-            let text = format!(
-                "the running daemon uses {uses}; run `farhelm down` first to change the relay"
-            );
-            return Err(Failure::new(Code::AlreadyRunning, text));
-        }
-    }
-    let tunnel = up
-        .via
-        .map(|via| (via, false))
-        .or(up.via_cmd.map(|line| (line, true)));
-    if let Some((via, is_command)) = tunnel {
-        output::note("waiting for the tunnel's address …");
-        local
-            .ask_once(&LocalRequest::Tunnel { via, is_command })
-            .await?;
-    }
     let named = up.agent.map(|name| AgentChoice::Named { name });
-    let agent = named.or(up.agent_cmd.map(|line| AgentChoice::Command { line }));
-    let request = LocalRequest::Start {
+    let wanted = Wanted {
+        // Made here, so that however often it is asked for it is one session.
+        session: SessionId::fresh(now(), random()),
         dir,
-        agent,
-        environment: Environment::of_this_process(),
+        agent: named.or(up.agent_cmd.map(|line| AgentChoice::Command { line })),
         prompt: up.prompt,
+        relay: up.relay,
+        tunnel: up
+            .via
+            .map(|via| (via, false))
+            .or(up.via_cmd.map(|line| (line, true))),
     };
-    let session = match local.ask_once(&request).await? {
-        LocalAnswer::Outcome {
-            outcome: Outcome::Applied {
-                made: Some(made), ..
-            },
-        } => made.parse::<SessionId>().map_err(Failure::internal)?,
-        LocalAnswer::Outcome {
-            outcome: Outcome::Refused { rejection },
-        } => return Err(rejection.into()),
-        _ => return Err(unexpected()),
-    };
-    let link = match local
-        .ask_once(&LocalRequest::Wish {
-            command: Command::OpenPairing {},
-        })
-        .await?
-    {
-        LocalAnswer::Outcome {
-            outcome: Outcome::Applied { made, .. },
-        } => made,
-        _ => None,
-    };
+    let opening = async |local: &LocalClient, started| wanted.open(local, started).await;
+    let (session, link) = daemon::with(&context.home, wanted.relay.as_deref(), opening).await?;
+    let local = LocalClient::new(&socket_of(&context.home));
     if context.json {
         let link_works_on_phones = link.as_deref().map(works_on_phones);
         output::json(&serde_json::json!({
@@ -101,6 +66,75 @@ pub(super) async fn run(context: &Context, up: Up) -> Result<(), Failure> {
         return Ok(());
     }
     surface::run(local, session).await
+}
+
+/// What is asked of the daemon.
+struct Wanted {
+    session: SessionId,
+    dir: PathBuf,
+    agent: Option<AgentChoice>,
+    prompt: Option<String>,
+    relay: Option<String>,
+    /// A program or a command line, and which of them.
+    tunnel: Option<(String, bool)>,
+}
+
+impl Wanted {
+    /// Opens the session and a pairing; gives the session and the link.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other answer is unexpected"
+    )]
+    async fn open(
+        &self,
+        local: &LocalClient,
+        started: bool,
+    ) -> Result<(SessionId, Option<String>), Failure> {
+        if let Some(wanted) = self.relay.as_deref().filter(|_| !started) {
+            let uses = status(local).await?.url;
+            if uses != wanted.trim_end_matches('/') {
+                let text = format!(
+                    "the running daemon uses {uses}; run `farhelm down` first to change the relay"
+                );
+                return Err(Failure::new(Code::AlreadyRunning, text));
+            }
+        }
+        if let Some((via, is_command)) = self.tunnel.clone() {
+            output::note("waiting for the tunnel's address …");
+            local
+                .ask_once(&LocalRequest::Tunnel { via, is_command })
+                .await?;
+        }
+        let request = LocalRequest::Start {
+            session: Some(self.session),
+            dir: self.dir.clone(),
+            agent: self.agent.clone(),
+            environment: Environment::of_this_process(),
+            prompt: self.prompt.clone(),
+        };
+        let session = match local.ask_once(&request).await? {
+            LocalAnswer::Outcome {
+                outcome:
+                    Outcome::Applied {
+                        made: Some(made), ..
+                    },
+            } => made.parse().map_err(Failure::internal)?,
+            LocalAnswer::Outcome {
+                outcome: Outcome::Refused { rejection },
+            } => return Err(rejection.into()),
+            _ => return Err(unexpected()),
+        };
+        let pairing = LocalRequest::Wish {
+            command: Command::OpenPairing {},
+        };
+        let link = match local.ask_once(&pairing).await? {
+            LocalAnswer::Outcome {
+                outcome: Outcome::Applied { made, .. },
+            } => made,
+            _ => None,
+        };
+        Ok((session, link))
+    }
 }
 
 /// Says when the relay cannot be reached: until it can, no device can.

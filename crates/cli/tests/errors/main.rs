@@ -12,6 +12,7 @@ mod awake;
 mod commands;
 mod crashes;
 mod doctor;
+mod dying;
 mod garbage;
 mod keepers;
 mod links;

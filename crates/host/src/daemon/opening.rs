@@ -53,10 +53,21 @@ struct First {
     by: Author,
 }
 
+/// What becomes of the wish for a session that is opened.
+pub(super) fn opened(session: SessionId) -> Outcome {
+    Outcome::Applied {
+        stream: session.into(),
+        seq: 1,
+        made: Some(session.to_string()),
+        delivery: Delivery::Done,
+    }
+}
+
 impl Daemon {
     /// Opens a session and starts its agent.
     pub(super) async fn start_session(
         &mut self,
+        wanted: Option<SessionId>,
         spec: Spec,
         prompt: Option<String>,
         by: Author,
@@ -66,7 +77,7 @@ impl Daemon {
             Ok(agent) => agent,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let id = SessionId::fresh(now(), random());
+        let id = wanted.unwrap_or_else(|| SessionId::fresh(now(), random()));
         let title = spec.dir.file_name().map_or_else(
             || "/".to_owned(),
             |name| name.to_string_lossy().into_owned(),
@@ -86,12 +97,7 @@ impl Daemon {
             spec,
             opening: Some(opening),
         };
-        let outcome = Outcome::Applied {
-            stream: id.into(),
-            seq: 1,
-            made: Some(id.to_string()),
-            delivery: Delivery::Done,
-        };
+        let outcome = opened(id);
         let mut ops = vec![Op::Session {
             session: id,
             spec: serde_json::to_string(&entry).unwrap_or_default(),
@@ -104,6 +110,13 @@ impl Daemon {
         fail::point("host.wishes.after_session_opened");
         self.list_sessions().await?;
         Ok(Ok(outcome))
+    }
+
+    /// Whether a session is there, or has been.
+    pub(super) fn has_begun(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
+            || self.fleet.sessions.contains_key(&session)
+            || self.unreadable.contains_key(&session)
     }
 
     /// Whether a session can be started; the name of its agent.

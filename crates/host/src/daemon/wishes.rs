@@ -87,7 +87,7 @@ impl Daemon {
             Command::StartSession { dir, agent, prompt } => {
                 let agent = agent.or_else(|| self.config.agent.clone());
                 match self.spec_from_afar(dir, agent).await {
-                    Ok(spec) => self.start_session(spec, prompt, by, asker).await?,
+                    Ok(spec) => self.start_session(None, spec, prompt, by, asker).await?,
                     Err(rejection) => Err(rejection),
                 }
             }

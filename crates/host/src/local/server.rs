@@ -97,7 +97,10 @@ async fn answer(stream: UnixStream, daemon: DaemonHandle) {
             format!("not a request of this version: {error}"),
         )),
     };
-    if let Err((code, text)) = result {
+    // What a daemon that ends has not done is the next one's to do, and no failure.
+    if let Err((code, text)) = result
+        && !daemon.stop.is_cancelled()
+    {
         drop(out.say(&LocalAnswer::Failed { code, text }).await);
     }
 }
@@ -131,6 +134,7 @@ async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Re
                 .await
         }
         LocalRequest::Start {
+            session,
             dir,
             agent,
             environment,
@@ -149,6 +153,7 @@ async fn take(request: LocalRequest, daemon: &DaemonHandle, out: &mut Out) -> Re
             tell(
                 daemon,
                 Request::Start {
+                    session,
                     spec,
                     prompt,
                     reply,
