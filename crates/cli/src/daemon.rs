@@ -50,9 +50,7 @@ pub(crate) async fn with<T>(
             Err(failure) => Err(failure),
         };
         match (done, asked) {
-            (Err(failure), Some(pid))
-                if failure.code == Code::NotRunning && daemons < DAEMONS =>
-            {
+            (Err(failure), Some(pid)) if failure.code == Code::NotRunning && daemons < DAEMONS => {
                 // It may still listen for a moment, and would be taken for one that runs.
                 let _ended = ended(&home, pid, START_WITHIN).await;
             }

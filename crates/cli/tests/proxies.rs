@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use farhelm_relay::{Config, Relay};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use support::{Station, folder, wait_until};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
 
 mod support;
 
@@ -59,6 +62,100 @@ fn a_proxy_that_wants_a_login_gets_it_and_one_that_is_not_given_it_is_named() {
             &["the proxy wants a name and a password"],
         );
     }
+}
+
+#[test]
+fn a_turn_goes_through_a_proxy_that_is_itself_spoken_to_by_https_with_a_login() {
+    for url in [URL, PLAIN_URL] {
+        let tls = url == URL;
+        let scene = Scene::behind(
+            Outlet {
+                login: Some("Basic bWU6c2VjcmV0"),
+                tls: true,
+                ..Outlet::default()
+            },
+            tls,
+        );
+        let (mut host, mut phone) = (scene.station("desk"), scene.station("phone"));
+        for station in [&mut host, &mut phone] {
+            let name = if tls { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+            station.set(name, scene.proxy_url(Some("me:secret")));
+            station.set("FARHELM_CA_FILE", scene.ca());
+        }
+        scene.a_turn_works(&host, &phone, url);
+        assert!(scene.passed.load(Ordering::Relaxed) >= 3);
+        let looked = host.run(&["doctor"]).stdout;
+        assert!(
+            looked.contains("by the proxy") && !looked.contains("secret"),
+            "{looked}"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_proxy_that_is_spoken_to_by_https_is_named() {
+    let of = |tls| {
+        Scene::behind(
+            Outlet {
+                login: Some("Basic bWU6c2VjcmV0"),
+                tls,
+                ..Outlet::default()
+            },
+            true,
+        )
+    };
+    let (scene, plain) = (of(true), of(false));
+    let mut host = scene.station("desk");
+    host.set("HTTPS_PROXY", scene.proxy_url(Some("me:secret")));
+    host.set("FARHELM_CA_FILE", scene.ca());
+    host.up(&scene.dir, &["--agent", "scripted", "--relay", URL]);
+    let plain_by_https = plain
+        .proxy_url(Some("me:secret"))
+        .replace("http:", "https:");
+    let right = scene.proxy_url(Some("me:secret"));
+    let cases = [
+        (
+            scene.proxy_url(None),
+            true,
+            "relay_unreachable",
+            "wants a name and a password",
+        ),
+        (
+            scene.proxy_url(Some("me:wrong")),
+            true,
+            "relay_unreachable",
+            "wants a name and a password",
+        ),
+        (
+            right,
+            false,
+            "intercepted",
+            "the certificate of 127.0.0.1 was signed by nobody",
+        ),
+        (
+            plain_by_https,
+            true,
+            "not_a_relay",
+            "127.0.0.1 does not speak TLS",
+        ),
+    ];
+    // Each has patience of its own, so all at once.
+    std::thread::scope(|scope| {
+        for (number, (proxy, ca, code, words)) in cases.into_iter().enumerate() {
+            let mut stranger = scene.station(&format!("stranger{number}"));
+            stranger.set("HTTPS_PROXY", proxy);
+            if ca {
+                stranger.set("FARHELM_CA_FILE", scene.ca());
+            }
+            let made = host.json(&["pair", "--no-wait"]);
+            scope.spawn(move || {
+                let join = ["join", made["link"].as_str().unwrap()];
+                stranger.refuses(&join, 3, code, &["the proxy", words]);
+            });
+        }
+    });
+    // Nobody's login was said to who showed no good certificate.
+    assert_eq!(plain.read_along.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -113,6 +210,17 @@ fn f14_a_proxy_that_reads_along_is_named_and_told_nothing() {
     phone.refuses(&["join", &link], 3, "intercepted", &["signed by nobody"]);
 }
 
+/// What a proxy is like.
+#[derive(Clone, Copy, Default)]
+struct Outlet {
+    /// The login that it wants.
+    login: Option<&'static str>,
+    /// Whether it lets no WebSocket through.
+    spoils: bool,
+    /// Whether it is spoken to by https.
+    tls: bool,
+}
+
 /// A relay that is reached through a proxy only.
 struct Scene {
     world: tempfile::TempDir,
@@ -120,12 +228,25 @@ struct Scene {
     proxy: SocketAddr,
     /// Tunnels that were opened.
     passed: Arc<AtomicUsize>,
+    /// Tunnels that were asked for in the clear.
+    read_along: Arc<AtomicUsize>,
+    https: bool,
     _relay: Relay,
     _runtime: Runtime,
 }
 
 impl Scene {
     fn new(tls: bool, login: Option<&'static str>, spoils: bool) -> Self {
+        let outlet = Outlet {
+            login,
+            spoils,
+            ..Outlet::default()
+        };
+        Self::behind(outlet, tls)
+    }
+
+    /// A relay, with TLS or without, behind a proxy.
+    fn behind(outlet: Outlet, tls: bool) -> Self {
         let world = tempfile::tempdir().unwrap();
         make_certificates(world.path());
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -147,12 +268,30 @@ impl Scene {
             .unwrap();
         let proxy = listener.local_addr().unwrap();
         let passed = Arc::new(AtomicUsize::new(0));
-        let (to, count) = (relay.local_addr(), Arc::clone(&passed));
+        let read_along = Arc::new(AtomicUsize::new(0));
+        let to = relay.local_addr();
+        let (count, clear) = (Arc::clone(&passed), Arc::clone(&read_along));
+        let acceptor = outlet.tls.then(|| acceptor(world.path()));
         runtime.spawn(async move {
-            while let Ok((near, _)) = listener.accept().await {
-                let count = Arc::clone(&count);
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (count, clear) = (Arc::clone(&count), Arc::clone(&clear));
+                let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    drop(tunnel(near, to, login, spoils, &count).await);
+                    let Some(acceptor) = acceptor else {
+                        let mut first = [0; 1];
+                        let spoken = near.peek(&mut first).await;
+                        if spoken.is_ok() && first == *b"C" {
+                            clear.fetch_add(1, Ordering::Relaxed);
+                            drop(tunnel(near, to, outlet, &count).await);
+                        } else {
+                            let refusal = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+                            drop(near.write_all(refusal).await);
+                        }
+                        return;
+                    };
+                    if let Ok(near) = acceptor.accept(near).await {
+                        drop(tunnel(near, to, outlet, &count).await);
+                    }
                 });
             }
         });
@@ -162,6 +301,8 @@ impl Scene {
             dir,
             proxy,
             passed,
+            read_along,
+            https: outlet.tls,
             _relay: relay,
             _runtime: runtime,
         }
@@ -177,7 +318,8 @@ impl Scene {
 
     fn proxy_url(&self, login: Option<&str>) -> String {
         let login = login.map(|login| format!("{login}@")).unwrap_or_default();
-        format!("http://{login}{}", self.proxy)
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{login}{}", self.proxy)
     }
 
     fn a_turn_works(&self, host: &Station, phone: &Station, url: &str) {
@@ -192,10 +334,9 @@ impl Scene {
 
 /// One connection through the proxy: `CONNECT`, and then bytes.
 async fn tunnel(
-    mut near: TcpStream,
+    mut near: impl AsyncRead + AsyncWrite + Unpin,
     to: SocketAddr,
-    login: Option<&str>,
-    spoils: bool,
+    Outlet { login, spoils, .. }: Outlet,
     count: &AtomicUsize,
 ) -> std::io::Result<()> {
     let asked = read_head(&mut near).await?;
@@ -227,7 +368,7 @@ async fn tunnel(
     Ok(())
 }
 
-async fn read_head(stream: &mut TcpStream) -> std::io::Result<String> {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -240,17 +381,40 @@ fn make_certificates(folder: &Path) {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().unwrap();
     let ca = authority.self_signed(&authority_key).unwrap();
-    let key = KeyPair::generate().unwrap();
     let issuer = Issuer::new(authority, authority_key);
-    let certificate = CertificateParams::new(vec!["relay.invalid".to_owned()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
+    let issue = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (
+            certificate.signed_by(&key, &issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
+    };
+    let (relay, proxy) = (issue("relay.invalid"), issue("127.0.0.1"));
     for (name, text) in [
         ("ca.pem", ca.pem()),
-        ("cert.pem", certificate.pem()),
-        ("key.pem", key.serialize_pem()),
+        ("cert.pem", relay.0),
+        ("key.pem", relay.1),
+        ("proxy.pem", proxy.0),
+        ("proxy-key.pem", proxy.1),
     ] {
         std::fs::write(folder.join(name), text).unwrap();
     }
+}
+
+/// TLS as the proxy speaks it.
+fn acceptor(folder: &Path) -> TlsAcceptor {
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let chain = CertificateDer::pem_slice_iter(&read("proxy.pem"))
+        .collect::<Result<Vec<_>, _>>()
+        .unwrap();
+    let key = PrivateKeyDer::from_pem_slice(&read("proxy-key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
