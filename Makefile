@@ -101,12 +101,13 @@ bench-chaos: ## Of 1,000 messages and approvals, how many are lost, doubled or m
 	cargo build --release --locked -p farhelm -p farhelm-chaos
 	target/release/farhelm-chaos bench --farhelm target/release/farhelm $(ARGS)
 
-# How long the soak takes.
+# How long the soak takes, and how many sessions with a device each work at once.
 MINUTES ?= 60
+SESSIONS ?= 20
 
-soak: ## Memory and open files of daemon and relay while they work and are cut off each minute (MINUTES=60)
+soak: ## Memory and open files of daemon and relay while they work and are cut off each minute (MINUTES=60, SESSIONS=20)
 	cargo build --release --locked -p farhelm -p farhelm-chaos
-	target/release/farhelm-chaos soak --farhelm target/release/farhelm --minutes $(MINUTES)
+	target/release/farhelm-chaos soak --farhelm target/release/farhelm --minutes $(MINUTES) --sessions $(SESSIONS)
 
 test-up: build ## README's first command, as a newcomer types it
 	scripts/try-up.sh

@@ -41,7 +41,6 @@ impl Options {
         let mut options = Self {
             farhelm: PathBuf::new(),
             count: 10_000,
-            // Each leaves a pairing link open, of which a host has eight at most.
             sessions: 6,
             time: Duration::from_secs(3600),
             seed: seed(),

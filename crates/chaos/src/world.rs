@@ -297,12 +297,15 @@ impl World {
             drop(told.send(code.to_owned()));
         });
         let accepting = async {
-            let code = code.await.context("the device shows no code")?;
-            self.cli(&["pair", "--accept", &code]).await
+            // Without a code the device says itself why.
+            match code.await {
+                Ok(code) => self.cli(&["pair", "--accept", &code]).await.map(drop),
+                Err(_) => Ok(()),
+            }
         };
         let (host, accepted) = tokio::join!(pairing, accepting);
         accepted?;
-        let host = host?;
+        let host = host.with_context(|| format!("{name} is not let in"))?;
         drop(store);
         Device::connect(name, &folder, host).await
     }
