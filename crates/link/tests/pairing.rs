@@ -11,7 +11,7 @@ use farhelm_core::pairing::{Link, PairAnswer};
 use farhelm_link::device::{DeviceError, KnownHost, Patience, Store, pair_within};
 use farhelm_link::rng;
 use farhelm_proto::Code;
-use farhelm_proto::frame::{Frame, Posted};
+use farhelm_proto::frame::{Frame, Posted, Problem};
 use farhelm_proto::letter::{Kind, Letter};
 use support::acted::Acted;
 use support::host::Host;
@@ -70,6 +70,44 @@ async fn s16_a_link_that_was_used_or_is_unknown_says_so() {
     .to_url();
     assert_eq!(code(&store, &never_opened).await, Code::LinkExpired);
     relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_link_that_the_relay_has_not_heard_of_is_asked_for_again_before_it_is_called_expired() {
+    let (_folder, store) = store();
+    let acted = Acted::start().await;
+    let link = Link {
+        relay: acted.url(),
+        host: *support::identity().public(),
+        secret: [7; 32],
+    };
+    let url = link.to_url();
+    // A host's word about a link that it has just made may come after the device that got it.
+    let relay = async {
+        let mut connection = acted.accept().await;
+        let mut asked = Vec::new();
+        for code in [Code::LinkExpired, Code::LinkExpired, Code::LinkUsed] {
+            let Some(Frame::Letter(request)) = connection.receive().await else {
+                panic!("a pair request")
+            };
+            let id = request.parse_header().unwrap().id;
+            asked.push(request);
+            let problem = Frame::Problem(Problem {
+                code,
+                letter: Some(id),
+                request: None,
+                stream: None,
+                detail: None,
+                frame: None,
+            });
+            connection.send(&problem).await;
+        }
+        asked.dedup();
+        assert_eq!(asked.len(), 1, "it is one letter");
+        connection
+    };
+    let (said, _connection) = tokio::join!(code(&store, &url), relay);
+    assert_eq!(said, Code::LinkUsed);
 }
 
 #[tokio::test]

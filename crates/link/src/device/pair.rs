@@ -109,10 +109,16 @@ async fn hold(
         Code::RelayUnreachable,
         "the relay has not answered yet".to_owned(),
     );
+    let (mut unknown_until, mut again) = (None, None);
     loop {
-        let event = match tokio::time::timeout_at(deadline, events.recv()).await {
+        let due = again.map_or(deadline, |again: Instant| again.min(deadline));
+        let event = match tokio::time::timeout_at(due, events.recv()).await {
             Ok(Some(event)) => event,
             Ok(None) => return Err(DeviceError::because(Code::Internal, "the link stopped")),
+            Err(_) if again.take().is_some() => {
+                send(&link, &ceremony.request()).await;
+                continue;
+            }
             Err(_) => return Err(waiting_for.too_long()),
         };
         let frame = match event {
@@ -135,6 +141,13 @@ async fn hold(
             }
             LinkEvent::Frame { frame, raw: _ } => frame,
         };
+        if ceremony.is_unknown(&frame) {
+            let now = Instant::now();
+            if now < *unknown_until.get_or_insert(now + UNKNOWN) {
+                again = Some(now + AGAIN);
+                continue;
+            }
+        }
         let (step, taken) = ceremony.take(&frame)?;
         match step {
             Step::Nothing => {}
@@ -157,6 +170,12 @@ async fn hold(
         }
     }
 }
+
+/// How long a relay may know nothing of a link: who made it may have been quicker than the host's
+/// word to the relay, or the relay has just been started again.
+const UNKNOWN: Duration = Duration::from_secs(3);
+/// When it is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What the ceremony waits for.
 enum Waiting {
@@ -244,6 +263,15 @@ impl Ceremony {
 
     fn request(&self) -> Frame {
         Frame::Letter(self.request.clone())
+    }
+
+    /// Whether the relay says that it knows no such link.
+    fn is_unknown(&self, frame: &Frame) -> bool {
+        let Frame::Problem(problem) = frame else {
+            return false;
+        };
+        let is_ours = problem.letter == Some(self.id) && self.answered.is_none();
+        is_ours && problem.code == Code::LinkExpired
     }
 
     /// Takes a frame; gives the step and what to tell the relay.
