@@ -42,6 +42,13 @@ macro_rules! id {
                 Self(uuid.into_bytes())
             }
 
+            /// When it was made, by the clock of whoever made it and as far as that one is honest.
+            #[must_use]
+            pub const fn made_at(&self) -> crate::Timestamp {
+                let [a, b, c, d, e, f, ..] = self.0;
+                crate::Timestamp(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+            }
+
             /// The sixteen bytes.
             #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 16] {

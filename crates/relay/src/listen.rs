@@ -92,13 +92,13 @@ impl Door {
 pub(crate) async fn sweep(state: Arc<State>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(state.config.sweep());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut pruned = clock::now();
+    let mut pruned = state.uptime();
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let now = clock::now();
-        state.sweep(now);
+        let now = state.uptime();
+        state.sweep();
         if now.millis_since(pruned) > PRUNE_MILLIS {
             pruned = now;
-            state.prune(now).await;
+            state.prune(clock::now()).await;
         }
     }
 }

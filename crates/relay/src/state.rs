@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use farhelm_proto::frame::Bye;
@@ -42,6 +43,7 @@ pub(crate) struct State {
     ending: OnceLock<u64>,
     next_conn: AtomicU64,
     tick: AtomicU32,
+    begun: Instant,
     #[cfg(feature = "evil")]
     pub(crate) tamper: OnceLock<Arc<dyn crate::tamper::Tamper>>,
 }
@@ -60,6 +62,7 @@ impl State {
             ending: OnceLock::new(),
             next_conn: AtomicU64::new(1),
             tick: AtomicU32::new(0),
+            begun: Instant::now(),
             #[cfg(feature = "evil")]
             tamper: OnceLock::new(),
         }
@@ -171,9 +174,16 @@ impl State {
         });
     }
 
+    /// How long this relay has run: a clock that nobody sets.
+    pub(crate) fn uptime(&self) -> Timestamp {
+        let passed = u64::try_from(self.begun.elapsed().as_millis());
+        Timestamp(passed.unwrap_or(u64::MAX))
+    }
+
     /// What is due now and then, for all connections at once: ends the silent ones, answers
     /// those who waited too long for a blob, forgets hubs that nobody uses.
-    pub(crate) fn sweep(&self, now: Timestamp) {
+    pub(crate) fn sweep(&self) {
+        let now = self.uptime();
         let tick = self.tick.fetch_add(1, Ordering::Relaxed) + 1;
         let late = Bye {
             code: Code::Timeout,

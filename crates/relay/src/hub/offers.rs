@@ -31,20 +31,15 @@ struct Guest {
 }
 
 impl Offers {
-    /// Opens an offer, or moves its end.
+    /// Opens an offer, or moves its end. When it ends is the host's to say, on its own clock; here
+    /// it only stops to let strangers write, some time later.
     ///
     /// # Errors
     ///
     /// The code to refuse with: too many are open, or this one was closed.
-    pub(crate) fn open(
-        &mut self,
-        id: OfferId,
-        until: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), Code> {
+    pub(crate) fn open(&mut self, id: OfferId, now: Timestamp) -> Result<(), Code> {
         self.tidy(now);
-        // The host's clock may differ, the relay's own bound does not.
-        let until = until.min(now.plus_millis(limits::OFFER_MILLIS + CLOCKS_MILLIS));
+        let until = now.plus_millis(OPEN_MILLIS);
         if let Some(offer) = self.offers.iter_mut().find(|offer| offer.id == id) {
             return match &mut offer.state {
                 State::Open { until: end } => {
@@ -151,8 +146,8 @@ const OFFER_LETTERS: usize = 3;
 const GUEST_MILLIS: u64 = 15 * 60 * 1000;
 /// How long a closed offer is told from an unknown one.
 const CLOSED_MILLIS: u64 = 60 * 60 * 1000;
-/// How far the clocks of host and relay may differ.
-const CLOCKS_MILLIS: u64 = 5 * 60 * 1000;
+/// How long strangers may write because of an offer.
+const OPEN_MILLIS: u64 = limits::OFFER_MILLIS + 5 * 60 * 1000;
 /// Offers remembered at most, open ones among them; the oldest go first.
 const REMEMBERED: usize = 64;
 
@@ -165,7 +160,7 @@ mod tests {
     #[test]
     fn an_offer_lets_three_letters_through_and_counts_repeats_once() {
         let mut offers = Offers::default();
-        offers.open(offer(1), NOW.plus_millis(1000), NOW).unwrap();
+        offers.open(offer(1), NOW).unwrap();
         assert_eq!(
             offers.admit(Some(offer(1)), peer(1), letter(1), NOW),
             Ok(())
@@ -193,10 +188,10 @@ mod tests {
     #[test]
     fn used_and_expired_links_are_told_apart() {
         let mut offers = Offers::default();
-        offers.open(offer(1), NOW.plus_millis(1000), NOW).unwrap();
-        offers.open(offer(2), NOW.plus_millis(1000), NOW).unwrap();
+        offers.open(offer(1), NOW).unwrap();
+        offers.open(offer(2), NOW).unwrap();
         offers.close(offer(1), None, NOW);
-        let later = NOW.plus_millis(1001);
+        let later = NOW.plus_millis(OPEN_MILLIS + 1);
         let mut admit = |id, now| offers.admit(id, peer(1), letter(1), now);
         assert_eq!(admit(Some(offer(1)), later), Err(Code::LinkUsed));
         assert_eq!(admit(Some(offer(2)), later), Err(Code::LinkExpired));
@@ -213,21 +208,12 @@ mod tests {
         let mut offers = Offers::default();
         let count = u8::try_from(limits::OPEN_OFFERS).unwrap();
         for n in 0..count {
-            offers.open(offer(n), NOW.plus_millis(1000), NOW).unwrap();
+            offers.open(offer(n), NOW).unwrap();
         }
-        assert_eq!(
-            offers.open(offer(count), NOW.plus_millis(1000), NOW),
-            Err(Code::Full)
-        );
+        assert_eq!(offers.open(offer(count), NOW), Err(Code::Full));
         offers.close(offer(0), None, NOW);
-        assert_eq!(
-            offers.open(offer(count), NOW.plus_millis(1000), NOW),
-            Ok(())
-        );
-        assert_eq!(
-            offers.open(offer(0), NOW.plus_millis(1000), NOW),
-            Err(Code::LinkUsed)
-        );
+        assert_eq!(offers.open(offer(count), NOW), Ok(()));
+        assert_eq!(offers.open(offer(0), NOW), Err(Code::LinkUsed));
     }
 
     fn offer(n: u8) -> OfferId {

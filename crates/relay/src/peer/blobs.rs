@@ -8,7 +8,6 @@ use farhelm_proto::frame::{Blob, Frame, PutBlob, WantBlob};
 use farhelm_proto::{Code, limits};
 use sha2::{Digest as _, Sha256};
 
-use crate::clock;
 use crate::hub::wants::Wanted;
 use crate::lock::Lock as _;
 use crate::outbox::About;
@@ -97,10 +96,12 @@ impl<W: Socket> Peer<W> {
         if hub.seated().is_none() || !hub.is_member(self.me) {
             return Err(Code::NotFound);
         }
-        match hub
-            .wants
-            .add(name, Arc::clone(&self.outbox), want.request, clock::now())?
-        {
+        match hub.wants.add(
+            name,
+            Arc::clone(&self.outbox),
+            want.request,
+            self.state.uptime(),
+        )? {
             Wanted::Ask(request) => {
                 hub.tell_host(&Frame::WantBlob(WantBlob {
                     request,

@@ -8,7 +8,6 @@ use farhelm_proto::envelope::{self, Lane};
 use farhelm_proto::frame::{self, Bye, CloseOffer, Frame, Located, Members, OpenOffer, Problem};
 use farhelm_proto::{Code, PeerId, StreamId, limits};
 
-use crate::clock;
 use crate::hub::{Append, Arrival, Hub};
 use crate::lock::Lock as _;
 use crate::outbox::About;
@@ -233,7 +232,7 @@ impl<W: Socket> Peer<W> {
 
     pub(super) fn open_offer(&self, open: &OpenOffer) {
         let Some(hub) = self.own_hub(40) else { return };
-        let opened = hub.hold().offers.open(open.offer, open.until, clock::now());
+        let opened = hub.hold().offers.open(open.offer, self.state.uptime());
         if let Err(code) = opened {
             self.outbox.complain(code, About::Frame(40));
         }
@@ -243,7 +242,7 @@ impl<W: Socket> Peer<W> {
         let Some(hub) = self.own_hub(41) else { return };
         hub.hold()
             .offers
-            .close(close.offer, close.keep, clock::now());
+            .close(close.offer, close.keep, self.state.uptime());
     }
 
     /// A host tells that it does not have a blob; anything else is for nobody.

@@ -28,17 +28,13 @@ impl<W: Socket> Peer<W> {
             return Err(bye(Code::TooLarge, "a letter is too large"));
         }
         let now = clock::now();
-        if let Err(code) = self.check(&header, now).await {
+        let not_after = kept_until(&header, now);
+        if let Err(code) = self.check(&header).await {
             self.outbox.refuse(code, header.id);
             return Ok(());
         }
         let Header {
-            kind,
-            from,
-            to,
-            id,
-            not_after,
-            ..
+            kind, from, to, id, ..
         } = header;
         if kind == Kind::Probe {
             self.pass(to, id, bytes).await;
@@ -96,15 +92,13 @@ impl<W: Socket> Peer<W> {
     }
 
     /// Whether a letter may be posted.
-    async fn check(&self, header: &Header, now: Timestamp) -> Result<(), Code> {
+    async fn check(&self, header: &Header) -> Result<(), Code> {
+        let now = self.state.uptime();
         if header.from != self.me {
             return Err(Code::NotAllowed);
         }
         if header.suite != envelope::SUITE {
             return Err(Code::UnsupportedVersion);
-        }
-        if header.is_expired(now) {
-            return Err(Code::Expired);
         }
         let belongs = match header.kind {
             Kind::PairRequest => {
@@ -204,6 +198,23 @@ impl<W: Socket> Peer<W> {
     }
 }
 
+/// Until when a letter is kept, by the clock of this relay, which now shows `now`.
+///
+/// Whether its time is over is for its addressee to judge, by its own clock. A relay whose clock is
+/// wrong would throw away what is wanted, and one that keeps a letter for longer does no harm: so
+/// it adds how far its own clock is ahead of the one by which the letter was made, and keeps each
+/// for a day.
+fn kept_until(header: &Header, now: Timestamp) -> Timestamp {
+    if header.not_after.0 == 0 {
+        return header.not_after;
+    }
+    let ahead = now.millis_since(header.id.made_at());
+    let over = header.not_after.plus_millis(ahead);
+    over.max(now).plus_millis(SPARE_MILLIS)
+}
+
+/// How long a letter is kept at least, and beyond its time.
+const SPARE_MILLIS: u64 = 24 * 60 * 60 * 1000;
 /// How long a letter that was taken is known again, so that a copy of it is not delivered.
 const REMEMBERED_MILLIS: u64 = 24 * 60 * 60 * 1000;
 /// What is read from a mailbox at once.
