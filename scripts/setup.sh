@@ -28,6 +28,8 @@ missing_packages() {
     [ -x /usr/bin/chromium ] || echo chromium
     has flock || echo util-linux
     has ip || echo iproute2
+    # Clocks of other machines; a test without it says that it is skipped.
+    has faketime || ! has apt-get || echo faketime
     # A server that a developer's machine need not get for one test, which says when it is skipped.
     [ -z "${CI:-}" ] || has nginx || [ -x /usr/sbin/nginx ] || echo nginx-light
 }

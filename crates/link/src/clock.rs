@@ -27,13 +27,18 @@ impl HostClock {
         Self { said, at }
     }
 
-    /// A time on the own clock, which shows `own` at this moment, as the host's clock will show it
-    /// then. Clocks that are less than a minute apart are taken for equal, and zero means never.
+    /// What it shows at this moment.
     ///
     /// While a machine sleeps the host's clock is taken to stand still: too early is safe.
-    pub(crate) fn translate(self, time: Timestamp, own: Timestamp, at: Instant) -> Timestamp {
+    pub(crate) fn shows(self, at: Instant) -> Timestamp {
         let passed = u64::try_from(at.saturating_duration_since(self.at).as_millis());
-        let host = self.said.plus_millis(passed.unwrap_or(u64::MAX));
+        self.said.plus_millis(passed.unwrap_or(u64::MAX))
+    }
+
+    /// A time on the own clock, which shows `own` at this moment, as the host's clock will show it
+    /// then. Clocks that are less than a minute apart are taken for equal, and zero means never.
+    pub(crate) fn translate(self, time: Timestamp, own: Timestamp, at: Instant) -> Timestamp {
+        let host = self.shows(at);
         if time.0 == 0 || !differ(host, own) {
             return time;
         }

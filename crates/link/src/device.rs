@@ -152,7 +152,7 @@ pub struct Status {
     pub presence: Presence,
     /// Whether the host is connected, as far as the relay says.
     pub host_online: Option<bool>,
-    /// Whether the relay's clock shows another time than this machine's, and the host has not said
-    /// yet what its own shows.
+    /// Whether the host has not said yet what its clock shows, or the relay's shows another time
+    /// than this machine's and it has not said it since.
     pub clock_in_doubt: bool,
 }

@@ -25,8 +25,8 @@ use self::lanes::{Lanes, lanes};
 use crate::backoff::{Backoff, Ending};
 use crate::clock::Stopwatch;
 use crate::rng;
-pub use crate::socket::Way;
 use crate::socket::{self, Life, Route, Socket, Target, Trust, Unreachable};
+pub use crate::socket::{Way, blames_clock};
 use crate::ways::Ways;
 
 mod connection;

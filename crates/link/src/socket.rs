@@ -15,6 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) use crate::socket::life::{Life, Route};
 pub(crate) use crate::socket::tls::Trust;
 
+pub use crate::socket::tls::blames_clock;
+
 mod answers;
 mod detour;
 pub(crate) mod events;

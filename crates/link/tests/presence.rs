@@ -12,7 +12,7 @@ use farhelm_core::presence::{Presence, Reach};
 use farhelm_core::probe::{Echo, Probe, ProbeBody, Pulse};
 use farhelm_core::seal::open_letter;
 use farhelm_link::clock::now;
-use farhelm_link::device::{Client, KnownHost, Store};
+use farhelm_link::device::{Client, KnownHost, Stage as Reached, Store};
 use farhelm_proto::frame::Frame;
 use farhelm_proto::letter::{Kind, Letter};
 use farhelm_proto::{SessionId, StreamId, Timestamp};
@@ -204,6 +204,49 @@ async fn f10_a_wishs_time_is_over_when_it_is_over_on_the_hosts_clock_whatever_th
         assert_eq!(wish.not_after.0, own + HOUR, "shown on the own clock");
         soon(client.close()).await;
     }
+}
+
+#[tokio::test]
+async fn f10_a_wish_that_waits_is_not_over_because_somebody_set_the_devices_clock() {
+    const HOUR: u64 = 3_600_000;
+    let relay = relay();
+    let mut stage = Stage::set(&url(&relay)).await;
+    let world = Arc::new(Skewed::default());
+    let client = farhelm_world::within(Arc::clone(&world) as Arc<dyn World>, async {
+        stage.client(&stage.known.relay.clone()).await
+    })
+    .await;
+    soon(client.fleet()).await.unwrap();
+    let prompt = |text: &str| Command::Prompt {
+        session: SESSION,
+        text: text.into(),
+    };
+    let within_an_hour = |client: Client, text: &'static str, own: u64| async move {
+        let sent = client.send(prompt(text), Timestamp(own + HOUR)).await;
+        (client, sent.unwrap().id)
+    };
+    // The relay's clock is the device's, and still it is the host that is asked.
+    let ((client, first), ()) = tokio::join!(within_an_hour(client, "one", now().0), async {
+        let probe = stage.probe().await;
+        stage.echo(&probe.nonce, 1).await;
+    });
+    let two_days = i64::try_from(48 * HOUR).unwrap();
+    world.millis.store(two_days, Ordering::Relaxed);
+    let (client, second) = within_an_hour(client, "two", now().0 + 48 * HOUR).await;
+    let pending = soon(client.pending()).await.unwrap();
+    let stages: Vec<_> = pending.iter().map(|wish| (wish.id, &wish.stage)).collect();
+    assert!(
+        matches!(stages[..], [(a, Reached::Kept | Reached::AtRelay), (b, Reached::Kept | Reached::AtRelay)]
+            if a == first && b == second),
+        "{stages:?}"
+    );
+    // The clock is set back again: the order stays.
+    world.millis.store(-two_days, Ordering::Relaxed);
+    let (client, third) = within_an_hour(client, "three", now().0 - 48 * HOUR).await;
+    let pending = soon(client.pending()).await.unwrap();
+    let order: Vec<_> = pending.iter().map(|wish| wish.id).collect();
+    assert_eq!(order, [first, second, third]);
+    soon(client.close()).await;
 }
 
 /// Waits until what is known is so.

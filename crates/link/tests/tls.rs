@@ -5,8 +5,9 @@
 mod support;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use farhelm_link::driver::{Link, LinkOptions};
+use farhelm_link::driver::{Link, LinkOptions, blames_clock};
 use farhelm_proto::Code;
 use farhelm_proto::frame::Role;
 use farhelm_relay::{Config, Relay};
@@ -83,12 +84,46 @@ async fn a_file_of_authorities_that_is_missing_or_empty_is_named() {
     relay.shutdown().await;
 }
 
+#[tokio::test]
+async fn f10_a_certificate_whose_time_it_is_not_blames_the_clock() {
+    const DAY: u64 = 24 * 3600;
+    let today = farhelm_link::clock::now().0 / 1000;
+    for (from, to, code, words) in [
+        (
+            today - 40 * DAY,
+            today - 20 * DAY,
+            Code::RelayUnreachable,
+            "ended 20 days ago",
+        ),
+        (
+            today + 10 * DAY + 60,
+            today + 20 * DAY,
+            Code::ClockSkew,
+            "begins in 10 days",
+        ),
+    ] {
+        let certificates = Certificates::between(&["localhost"], from, to);
+        let relay = certificates.relay();
+        let address = format!("https://localhost:{}", relay.local_addr().port());
+        let (_link, mut events) = Link::start(with_ca(&address, Some(certificates.authority())));
+        let (said, detail, _) = down(&mut events).await;
+        assert_eq!(said, code, "{detail}");
+        assert!(detail.contains(words) && blames_clock(&detail), "{detail}");
+        relay.shutdown().await;
+    }
+}
+
 struct Certificates {
     folder: tempfile::TempDir,
 }
 
 impl Certificates {
     fn make(names: &[&str]) -> Self {
+        Self::between(names, 0, u64::from(u32::MAX))
+    }
+
+    /// Certificates that are good between two times, in seconds since 1970.
+    fn between(names: &[&str], from: u64, to: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority_key = KeyPair::generate().unwrap();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
@@ -98,10 +133,10 @@ impl Certificates {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let issuer = Issuer::new(authority, authority_key);
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &issuer)
-            .unwrap();
+        let mut certificate = CertificateParams::new(names).unwrap();
+        let at = |seconds| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        (certificate.not_before, certificate.not_after) = (at(from), at(to));
+        let certificate = certificate.signed_by(&key, &issuer).unwrap();
         std::fs::write(folder.path().join("cert.pem"), certificate.pem()).unwrap();
         std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
         Self { folder }

@@ -324,7 +324,8 @@ impl Actor {
                     .relay_store
                     .is_some_and(|store| store != *welcome.store);
                 self.relay_store = Some(*welcome.store);
-                let in_doubt = clock::differ(welcome.now, clock::now());
+                let in_doubt =
+                    self.host_clock.is_none() || clock::differ(welcome.now, clock::now());
                 self.status.send_modify(|status| {
                     status.clock_in_doubt = in_doubt;
                     status.up = true;

@@ -37,7 +37,10 @@ impl Client {
         host: KnownHost,
         extra_ca: Option<PathBuf>,
     ) -> Result<Self, DeviceError> {
-        let (publish, status) = watch::channel(Status::default());
+        let (publish, status) = watch::channel(Status {
+            clock_in_doubt: true,
+            ..Status::default()
+        });
         let (asks, asked) = mpsc::channel(ASKS);
         let actor = Actor::new(store.clone(), host.clone(), extra_ca, asked, publish).await?;
         let task = AbortOnDropHandle::new(farhelm_world::spawn(actor.run()));
@@ -240,11 +243,21 @@ impl Client {
         }
     }
 
-    /// Asks the host what time it has, when the relay's clock says that there may be a difference.
+    /// Asks the host what time it has, when it has not said so or the relay's clock says that there
+    /// may be a difference.
     async fn settle_clock(&self) -> Result<(), DeviceError> {
-        let status = self.status.borrow().clone();
-        if status.up && status.clock_in_doubt {
-            self.probe(CLOCK_WITHIN).await?;
+        let mut status = self.status.clone();
+        if !status.borrow().clock_in_doubt {
+            return Ok(());
+        }
+        let deadline = tokio::time::Instant::now() + CLOCK_WITHIN;
+        let tried = status.wait_for(|status| status.up || status.trouble.is_some());
+        let is_up = tokio::time::timeout_at(deadline, tried)
+            .await
+            .is_ok_and(|tried| tried.is_ok_and(|status| status.up));
+        if is_up {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            self.probe(left).await?;
         }
         Ok(())
     }
@@ -261,8 +274,8 @@ fn stopped() -> DeviceError {
     )
 }
 
-/// How long a wish waits for the host's word of the time.
-const CLOCK_WITHIN: Duration = Duration::from_secs(1);
+/// How long a wish waits for the host's word of the time, and for a connection by which it comes.
+const CLOCK_WITHIN: Duration = Duration::from_secs(2);
 /// Questions that wait.
 const ASKS: usize = 64;
 /// How long a person waits for an answer before being told why there is none.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use farhelm_proto::Code;
 use rustls::{CertificateError, ClientConfig, Error as TlsError};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls_platform_verifier::Verifier;
 use tokio_rustls::TlsConnector;
 
@@ -117,6 +117,40 @@ fn explain(host: &str, error: &io::Error) -> Unreachable {
     }
 }
 
+/// Whether a reason for a failure is that the clock of this machine may be wrong.
+#[must_use]
+pub fn blames_clock(detail: &str) -> bool {
+    detail.contains(BY_CLOCK)
+}
+
+const BY_CLOCK: &str = "by the clock of this machine";
+
+/// How far the time is from that of a certificate.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "no other error is about the time"
+)]
+fn when(error: &CertificateError) -> String {
+    let apart = |from: UnixTime, to: UnixTime| {
+        let minutes = to.as_secs().saturating_sub(from.as_secs()) / 60;
+        match minutes {
+            0..120 => format!("{minutes} minutes"),
+            120..2880 => format!("{} hours", minutes / 60),
+            _ => format!("{} days", minutes / 60 / 24),
+        }
+    };
+    match error {
+        CertificateError::ExpiredContext { time, not_after } => {
+            format!("ended {} ago", apart(*not_after, *time))
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            format!("begins in {}", apart(*time, *not_before))
+        }
+        CertificateError::NotValidYet => "has not begun".to_owned(),
+        _ => "has ended".to_owned(),
+    }
+}
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the rest is explained by rustls well enough"
@@ -130,14 +164,20 @@ fn distrust(host: &str, certificate: &CertificateError) -> Unreachable {
                  named with FARHELM_CA_FILE"
             ),
         ),
+        // Nobody here can tell which of the two it is.
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
             Code::RelayUnreachable,
-            format!("the certificate of {host} has expired, or the clock of this machine is wrong"),
-        ),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
-            Code::RelayUnreachable,
             format!(
-                "the certificate of {host} is not valid yet; the clock of this machine may be wrong"
+                "the certificate of {host} {}, {BY_CLOCK}: either that is wrong, or nobody has renewed the certificate",
+                when(certificate)
+            ),
+        ),
+        // Nobody hands out certificates for the future.
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            Code::ClockSkew,
+            format!(
+                "the certificate of {host} {}, {BY_CLOCK}, which is wrong",
+                when(certificate)
             ),
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (

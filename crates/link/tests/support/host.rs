@@ -277,7 +277,13 @@ impl Host {
     }
 
     pub async fn command_body(&mut self) -> (letter::Header, CommandBody) {
-        let (header, letter) = self.letter().await;
+        let (header, letter) = loop {
+            let next = self.letter().await;
+            // Before a wish a device may ask what time the host has, and goes on without an answer.
+            if next.0.kind != Kind::Probe {
+                break next;
+            }
+        };
         assert_eq!(header.kind, Kind::Command);
         letter
             .verify(&self.roster.member(header.from).unwrap().keys.signing)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use farhelm_core::keys::Identity;
 use farhelm_link::clock::now;
-use farhelm_link::driver::{Link, LinkEvent, LinkOptions};
+use farhelm_link::driver::{Link, LinkEvent, LinkOptions, blames_clock};
 use farhelm_link::rng::random;
 use farhelm_proto::frame::{Role, Welcome};
 use farhelm_proto::{Code, Timestamp};
@@ -92,6 +92,10 @@ pub(super) async fn greet(url: &str, extra_ca: Option<PathBuf>) -> Result<Welcom
         loop {
             match events.recv().await {
                 Some(LinkEvent::Up(welcome)) => return Ok(welcome),
+                Some(LinkEvent::Down { detail, .. }) if blames_clock(&detail) => {
+                    let cure = "compare it with another clock (`date`) and set it (`timedatectl set-ntp true`)";
+                    return Err(Trouble::new(Code::ClockSkew, detail, cure));
+                }
                 Some(LinkEvent::Down { code, detail, .. }) => {
                     return Err(Trouble::new(code, detail, cure(code)));
                 }

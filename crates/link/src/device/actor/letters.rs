@@ -120,10 +120,15 @@ impl Actor {
     pub(super) async fn expire(&mut self) -> Result<(), DeviceError> {
         let host = self.host.peer();
         let now = clock::now();
-        let late = Timestamp(now.0.saturating_sub(GRACE_MILLIS));
-        let looked = self
-            .store
-            .run(move |store| Ok((store.expire(host, late)?, store.next_expiry(host)?)));
+        let before = |time: Timestamp| Timestamp(time.0.saturating_sub(GRACE_MILLIS));
+        let late = before(now);
+        let host_late = self
+            .host_clock
+            .map(|host| before(host.shows(Instant::now())));
+        let looked = self.store.run(move |store| {
+            let expired = store.expire(host, late, host_late)?;
+            Ok((expired, store.next_expiry(host)?))
+        });
         let (expired, next) = looked.await?;
         for id in expired {
             self.wishes.advance(id, Stage::Expired);

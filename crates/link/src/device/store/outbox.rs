@@ -1,6 +1,7 @@
 //! Commands on their way, as the store has them.
 
 use farhelm_core::command::{Command, Delivery, Outcome, Receipt};
+use farhelm_proto::frame::letter_header;
 use farhelm_proto::{Code, CommandId, PeerId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
@@ -83,7 +84,7 @@ impl Store {
         self.with(|db| {
             let mut query = db.prepare(&format!(
                 "SELECT {COLUMNS} FROM outbox
-                 WHERE host = ?1 AND ((stage < 5 AND doubt <> 1) OR open = 1) ORDER BY made_at, id"
+                 WHERE host = ?1 AND ((stage < 5 AND doubt <> 1) OR open = 1) ORDER BY rowid"
             ))?;
             query.query_map([host.as_bytes()], pending)?.collect()
         })
@@ -152,7 +153,7 @@ impl Store {
         self.with(|db| {
             let mut query = db.prepare(
                 "SELECT id, letter FROM outbox
-                 WHERE host = ?1 AND stage <= ?2 AND doubt = 0 AND recall = 0 ORDER BY made_at, id",
+                 WHERE host = ?1 AND stage <= ?2 AND doubt = 0 AND recall = 0 ORDER BY rowid",
             )?;
             let most = if all { HANDED } else { AT_RELAY };
             query
@@ -169,7 +170,7 @@ impl Store {
         self.with(|db| {
             let mut query = db.prepare(
                 "SELECT id FROM outbox
-                 WHERE host = ?1 AND stage < 5 AND doubt <> 1 AND (recall = 1 OR doubt = 2) ORDER BY made_at, id",
+                 WHERE host = ?1 AND stage < 5 AND doubt <> 1 AND (recall = 1 OR doubt = 2) ORDER BY rowid",
             )?;
             query
                 .query_map([host.as_bytes()], |row| Ok(CommandId::from_bytes(row.get(0)?)))?
@@ -197,20 +198,40 @@ impl Store {
 
     /// Takes note that the time of commands is over of which the host has not said a word. Gives
     /// those of which that is news.
+    ///
+    /// It is over by the clock of this machine, which shows `now` and which somebody may have set
+    /// meanwhile; and by that of the host, as far as it is known what that shows.
     pub(crate) fn expire(
         &self,
         host: PeerId,
         now: Timestamp,
+        host_shows: Option<Timestamp>,
     ) -> Result<Vec<CommandId>, DeviceError> {
         self.with(|db| {
-            let mut query = db.prepare(
-                "UPDATE outbox SET doubt = ?3
-                 WHERE host = ?1 AND stage <= 1 AND doubt = 0 AND not_after <> 0 AND not_after < ?2 RETURNING id",
-            )?;
-            let late = params![host.as_bytes(), signed(now.0), Doubt::Expired as i64];
-            query
-                .query_map(late, |row| Ok(CommandId::from_bytes(row.get(0)?)))?
-                .collect()
+            let change = db.transaction()?;
+            let late = {
+                let mut query = change.prepare(
+                    "SELECT id, letter FROM outbox WHERE host = ?1 AND stage <= 1 AND doubt = 0
+                     AND not_after <> 0 AND not_after < ?2 ORDER BY rowid",
+                )?;
+                let late = query.query_map(params![host.as_bytes(), signed(now.0)], |row| {
+                    Ok((
+                        CommandId::from_bytes(row.get(0)?),
+                        row.get::<_, Vec<u8>>(1)?,
+                    ))
+                })?;
+                late.collect::<Result<Vec<_>, _>>()?
+            };
+            let mut over = Vec::new();
+            for (id, letter) in late {
+                if host_shows.is_none_or(|shows| is_over(&letter, shows)) {
+                    let sql = "UPDATE outbox SET doubt = ?2 WHERE id = ?1";
+                    change.execute(sql, params![id.as_bytes(), Doubt::Expired as i64])?;
+                    over.push(id);
+                }
+            }
+            change.commit()?;
+            Ok(over)
         })
     }
 
@@ -285,6 +306,14 @@ fn advance(
 
 const COLUMNS: &str =
     "id, host, kind, command, stage, doubt, outcome, recall, retries, made_at, not_after";
+
+/// Whether the time of a letter is over by the clock by which its addressee judges.
+fn is_over(letter: &[u8], shows: Timestamp) -> bool {
+    match letter_header(letter) {
+        Ok(Some((header, _))) => header.is_expired(shows),
+        Ok(None) | Err(_) => true,
+    }
+}
 
 fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
     let command: Option<String> = row.get(3)?;

@@ -216,7 +216,7 @@ fn s03_what_comes_twice_or_in_another_order_never_takes_a_command_back() {
             match draw(7) {
                 0 => drop(store.posted(id).unwrap()),
                 1 => drop(store.given_up(id, &refused()).unwrap()),
-                2 => drop(store.expire(host().peer(), Timestamp(60)).unwrap()),
+                2 => drop(store.expire(host().peer(), Timestamp(60), None).unwrap()),
                 heard => {
                     let heard = heard - 3;
                     highest = highest.max([1, 1, 2, 3][heard]);
