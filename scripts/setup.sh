@@ -30,7 +30,8 @@ missing_packages() {
     has ip || echo iproute2
     # Clocks of other machines; a test without it says that it is skipped.
     has faketime || ! has apt-get || echo faketime
-    # A server that a developer's machine need not get for one test, which says when it is skipped.
+    # What a developer's machine need not get for one test, which says when it is skipped.
+    [ -z "${CI:-}" ] || has systemctl || echo systemd
     [ -z "${CI:-}" ] || has nginx || [ -x /usr/sbin/nginx ] || echo nginx-light
 }
 

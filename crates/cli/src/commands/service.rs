@@ -220,10 +220,13 @@ impl Service {
     }
 
     fn standing(&self) -> Standing {
+        let installed = self.file.exists();
         let (enabled, running, lingers) = match self.manager {
             Manager::Systemd => (
                 says("systemctl", &["--user", "is-enabled", &self.name])
-                    .map(|text| text == "enabled"),
+                    .map(|text| text == "enabled")
+                    // Of a unit that there is not it complains, and says no state.
+                    .or((!installed).then_some(false)),
                 says("systemctl", &["--user", "is-active", &self.name])
                     .map(|text| text == "active"),
                 says("loginctl", &["show-user", "--property=Linger", "--value"]).and_then(|text| {
@@ -245,7 +248,7 @@ impl Service {
             kind: self.manager,
             name: self.name.clone(),
             file: self.file.clone(),
-            installed: self.file.exists(),
+            installed,
             enabled,
             running,
             lingers,

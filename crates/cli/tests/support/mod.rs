@@ -27,8 +27,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Station {
     pub(crate) home: PathBuf,
     env: BTreeMap<String, String>,
-    /// The network namespace in which its commands run.
-    network: Option<String>,
+    /// The program with its arguments that runs its commands in another place; none for here.
+    place: Vec<String>,
 }
 
 /// What a command printed.
@@ -55,7 +55,7 @@ impl Station {
         Self {
             home: folder.join("farhelm"),
             env,
-            network: None,
+            place: Vec::new(),
         }
     }
 
@@ -70,7 +70,34 @@ impl Station {
 
     /// Runs its commands in a network namespace from here on.
     pub(crate) fn live_in(&mut self, network: &str) {
-        self.network = Some(network.to_owned());
+        let place = ["/usr/sbin/ip", "netns", "exec", network];
+        self.place = place.map(str::to_owned).to_vec();
+    }
+
+    /// Runs its commands in the namespaces of a process from here on.
+    pub(crate) fn live_with(&mut self, pid: u32) {
+        let target = pid.to_string();
+        let place = [
+            "nsenter", "--target", &target, "--mount", "--pid", "--cgroup", "--",
+        ];
+        self.place = place.map(str::to_owned).to_vec();
+    }
+
+    /// Another program where its commands run, with what they are given.
+    pub(crate) fn inside(&self, program: &str, args: &[&str]) -> Output {
+        output(self.program(program).args(args))
+    }
+
+    fn program(&self, program: &str) -> Command {
+        let mut words = self.place.iter().map(String::as_str).chain([program]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .env_clear()
+            .envs(&self.env)
+            .env("FARHELM_HOME", &self.home)
+            .stdin(Stdio::null());
+        command
     }
 
     pub(crate) fn configure(&self, text: &str) {
@@ -79,31 +106,13 @@ impl Station {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let program = env!("CARGO_BIN_EXE_farhelm");
-        let mut command = match &self.network {
-            Some(network) => {
-                let mut command = Command::new("/usr/sbin/ip");
-                command.args(["netns", "exec", network, program]);
-                command
-            }
-            None => Command::new(program),
-        };
-        command
-            .args(args)
-            .env_clear()
-            .envs(&self.env)
-            .env("FARHELM_HOME", &self.home)
-            .stdin(Stdio::null());
+        let mut command = self.program(env!("CARGO_BIN_EXE_farhelm"));
+        command.args(args);
         command
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Output {
-        let output = self.command(args).output().unwrap();
-        Output {
-            status: output.status,
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        output(&mut self.command(args))
     }
 
     /// Runs a command that must succeed.
@@ -400,6 +409,15 @@ impl Talk {
 impl Drop for Talk {
     fn drop(&mut self) {
         end(&mut self.child);
+    }
+}
+
+fn output(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    Output {
+        status: output.status,
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
