@@ -150,7 +150,7 @@ impl Machine {
         if !rustix::process::geteuid().is_root() {
             return Err("only root may give a systemd a place of its own".to_owned());
         }
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|e| e.to_string())?;
         let mut fields = mounts
             .lines()
             .map(|line| line.split(' ').collect::<Vec<_>>());
