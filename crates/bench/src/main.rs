@@ -127,9 +127,13 @@ fn main() -> ExitCode {
 
 /// Whether no gate failed that the caller wanted kept.
 fn run(command: Command) -> anyhow::Result<bool> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    // Many parts of a crowd run beside the relay, and are not to take its turn.
+    let mut runtime = if matches!(command, Command::Crowd { .. }) {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = runtime.enable_all().build()?;
     match command {
         Command::Serve(Serve { kind, port, data }) => {
             let address = SocketAddr::from(([127, 0, 0, 1], port));

@@ -14,8 +14,8 @@ pub(crate) struct Ways {
     pause: Option<Duration>,
     /// How often in a row a WebSocket was not answered.
     hangs: u32,
-    /// How often one way was left for the other since the last connection, because it was not answered.
-    turns: u32,
+    /// How often nothing came through since the last connection.
+    silences: u32,
 }
 
 impl Ways {
@@ -36,7 +36,7 @@ impl Ways {
                 if self.first(now) == Way::WebSocket {
                     self.stuck(Way::WebSocket, now, chance);
                 }
-                (self.hangs, self.turns) = (0, 0);
+                (self.hangs, self.silences) = (0, 0);
             }
         }
     }
@@ -45,9 +45,9 @@ impl Ways {
     /// a relay that has much to do, and is not helped by being asked in two ways.
     pub(crate) fn hung(&mut self, way: Way, now: Duration, chance: u64) {
         self.hangs += 1;
+        self.silences = self.silences.saturating_add(1);
         if way == Way::Http || self.hangs >= 2 {
             self.hangs = 0;
-            self.turns = self.turns.saturating_add(1);
             self.stuck(way, now, chance);
         }
     }
@@ -74,7 +74,7 @@ impl Ways {
     /// How long the relay may take for something that should take `usual`. If whoever waits for one with too much to do
     /// always left at the same moment, nobody would ever be served: it would be busy with those who have left.
     pub(crate) fn patience(&self, usual: Duration) -> Duration {
-        usual * (1 << self.turns.min(MOST_PATIENT))
+        usual * (1 << self.silences.min(MOST_PATIENT))
     }
 
     /// The network is another one: what was learned does not hold any more.
@@ -156,8 +156,8 @@ mod tests {
             tried,
             [
                 (socket, 5),
-                (socket, 5),
-                (http, 10),
+                (socket, 10),
+                (http, 20),
                 (socket, 20),
                 (socket, 20),
                 (http, 20)

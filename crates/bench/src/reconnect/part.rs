@@ -17,8 +17,9 @@ use super::crowd::{Back, Crowd};
 use crate::child::cpu_of;
 use crate::output;
 
-/// Pairs in one process: at most two connections each way of each, while one is given up for another.
-pub(super) const PAIRS: usize = 2_500;
+/// Pairs in one process: it has room for a second connection of each end, while the first is given up. More processes
+/// would take the processor from the relay, which shares it with them.
+pub(super) const PAIRS: usize = 5_000;
 
 /// One part, seen from the process that asks.
 pub(super) struct Part {
