@@ -336,6 +336,26 @@ impl World {
         Ok(verdict)
     }
 
+    /// What everybody last said, for whoever looks for the cause of a failure.
+    pub async fn last_words(&self, session: &Session) -> String {
+        let tail = |lines: Vec<String>| {
+            let skip = lines.len().saturating_sub(LAST_LINES);
+            lines[skip..].join("\n")
+        };
+        let lines = |values: anyhow::Result<Vec<Value>>| match values {
+            Ok(values) => tail(values.iter().map(Value::to_string).collect()),
+            Err(error) => format!("{error:#}"),
+        };
+        let status = lines(self.cli(&["status"]).await);
+        let log = lines(self.host_log(session).await);
+        let record = std::fs::read_to_string(&session.record).unwrap_or_default();
+        let record = tail(record.lines().map(str::to_owned).collect());
+        let (host, relay) = (self.host.said(), self.relay.said());
+        format!(
+            "status: {status}\nthe host's log: {log}\nits agent: {record}\nthe daemon: {host}\nthe relay: {relay}"
+        )
+    }
+
     /// Ends everything kindly, also what outlives a daemon.
     pub async fn end(mut self) {
         if !self.host.has_ended() {
@@ -428,3 +448,5 @@ const FAREWELL: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 /// How much of the daemon's log a failure shows.
 const LOG_BYTES: usize = 4000;
+/// How much of a log a failure shows.
+const LAST_LINES: usize = 30;

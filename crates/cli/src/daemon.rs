@@ -17,6 +17,8 @@ use crate::failure::Failure;
 
 /// How long a daemon may take to answer.
 const START_WITHIN: Duration = Duration::from_secs(20);
+/// How long one that was killed may seem to run.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is asked.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// How often a state folder that another daemon holds is tried again.
@@ -199,11 +201,29 @@ pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Resul
 }
 
 /// The state folder for this process alone; with `wait` once another daemon has given it back.
+///
+/// Without it, one that does not listen is waited for all the same, for a while: it is about to
+/// end. So, shorter, is one that seems to listen: when a daemon is killed while it starts a
+/// program, that has its lock and its socket until it is that program.
 async fn lock(home: &Home, wait: bool) -> Result<HomeLock, Failure> {
+    let other = LocalClient::new(&home.socket());
+    let begun = tokio::time::Instant::now();
     loop {
         match home.lock() {
-            Err(error) if wait && error.code == Code::AlreadyRunning => {
-                tokio::time::sleep(TRY_EVERY).await;
+            Err(error) if error.code == Code::AlreadyRunning => {
+                let patience = if other.is_running().await {
+                    GONE_WITHIN
+                } else {
+                    START_WITHIN
+                };
+                let every = if begun.elapsed() < patience {
+                    ASK_EVERY
+                } else if wait {
+                    TRY_EVERY
+                } else {
+                    return Err(error.into());
+                };
+                tokio::time::sleep(every).await;
             }
             result => return Ok(result?),
         }

@@ -119,7 +119,15 @@ async fn each(victim: Victim, points: &[String]) -> anyhow::Result<()> {
             &format!("{point}=kill@{time}"),
         )
         .await;
-        let mut fired = fired.with_context(|| format!("SEED={seed}, {point}@{time}"))?;
+        let mut fired = match fired {
+            Ok(fired) => fired,
+            Err(error) => {
+                let said = world.last_words(&session).await;
+                return Err(error)
+                    .context(said)
+                    .with_context(|| format!("SEED={seed}, {point}@{time}"));
+            }
+        };
         if !fired && !ONCE.contains(&point.as_str()) {
             let again = strike(
                 &mut world,

@@ -231,7 +231,7 @@ fn f30_a_host_that_runs_out_of_file_descriptors_keeps_its_session_and_recovers()
 
 const FARHELM: &str = env!("CARGO_BIN_EXE_farhelm");
 
-fn kill(pid: u32, signal: Signal) {
+pub(crate) fn kill(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 

@@ -4,8 +4,11 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
+use crate::crashes::kill;
 use crate::support::{PATIENCE, Station, folder, is_alive, wait_until};
 
 #[test]
@@ -24,6 +27,31 @@ fn a_second_daemon_on_the_same_state_folder_is_refused_and_the_first_goes_on() {
     assert_eq!(host.daemon_pid(), daemon);
     host.ok(&["approve", question["approval"].as_str().unwrap()]);
     host.wait_for_nth(&session, "approval_requested", 2);
+}
+
+/// A daemon that is killed between the two halves of starting another program leaves its lock with that one for a moment.
+#[test]
+fn f01_a_daemon_waits_for_what_a_killed_one_left_and_not_for_one_that_runs() {
+    let (_world, host, dir) = world();
+    host.up(&dir, &["--agent", "scripted"]);
+    let daemon = host.daemon_pid();
+    kill(daemon, Signal::KILL);
+    wait_until("the daemon is dead", || !is_alive(daemon));
+    let lock = std::fs::File::open(host.home.join("farhelm.lock")).unwrap();
+    lock.lock().unwrap();
+    let socket = host.home.join("farhelm.sock");
+    std::fs::remove_file(&socket).unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    let mut next = host.command(&["host", "run"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(next.try_wait().unwrap().is_none(), "{}", host.log());
+    drop((lock, socket));
+    wait_until("the next one runs", || {
+        host.run(&["status"]).status.success()
+    });
+    assert_eq!(host.daemon_pid(), next.id());
+    host.ok(&["down"]);
+    assert!(next.wait().unwrap().success());
 }
 
 #[test]
