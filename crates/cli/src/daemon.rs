@@ -1,6 +1,7 @@
 //! The daemon: starting it apart from this terminal, and being it.
 
 use std::io::Read as _;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use farhelm_host::config::Config;
 use farhelm_host::daemon::{Daemon, DaemonOptions, RelayChoice};
 use farhelm_host::home::{Home, HomeLock};
-use farhelm_host::local::{LocalClient, socket_of};
+use farhelm_host::local::{LocalClient, LocalRequest, socket_of};
 use farhelm_proto::{Code, PeerId};
 use farhelm_relay::Relay;
 
@@ -17,8 +18,10 @@ use crate::failure::Failure;
 
 /// How long a daemon may take to answer.
 const START_WITHIN: Duration = Duration::from_secs(20);
-/// How long one that was killed may seem to run.
-const GONE_WITHIN: Duration = Duration::from_secs(1);
+/// How long one that is there takes to answer at most, unless it is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// How often a daemon looks whether its state folder is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(2500);
 /// How often it is asked.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// How often a state folder that another daemon holds is tried again.
@@ -157,7 +160,7 @@ pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Resul
     let _apart = rustix::process::setsid().is_ok();
     let home = Home::open(home.to_owned())?;
     // Given back by the kernel: who gets it next may rely on this process being gone.
-    std::mem::forget(lock(&home, wait).await?);
+    let lock = ManuallyDrop::new(lock(&home, wait).await?);
     start_log(&home);
     farhelm_relay::program::take_small_pages();
     let mut config = Config::read(&home.config())?;
@@ -186,15 +189,27 @@ pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Resul
         stop.cancel();
         result
     };
-    let (result, ()) = tokio::join!(running, async {
+    let (result, is_lost) = tokio::join!(running, async {
         tokio::select! {
-            () = listening => {}
-            () = stop.cancelled() => {}
-            () = crate::ready::tell(LocalClient::new(&home.socket())) => {}
+            () = listening => false,
+            () = stop.cancelled() => false,
+            () = lost(&lock) => {
+                stop.cancel();
+                true
+            }
+            () = crate::ready::tell(LocalClient::new(&home.socket())) => false,
         }
     });
     if let Some(relay) = embedded.and_then(Arc::into_inner) {
         relay.shutdown().await;
+    }
+    if is_lost {
+        // The socket there is another daemon's, if there is one.
+        let text = format!(
+            "{} was removed or replaced while this daemon used it",
+            home.path().display()
+        );
+        return Err(Failure::new(Code::StateUnusable, text));
     }
     drop(std::fs::remove_file(home.socket()));
     result.map_err(Failure::from)
@@ -202,21 +217,15 @@ pub(crate) async fn run(home: &Path, relay: Option<String>, wait: bool) -> Resul
 
 /// The state folder for this process alone; with `wait` once another daemon has given it back.
 ///
-/// Without it, one that does not listen is waited for all the same, for a while: it is about to
-/// end. So, shorter, is one that seems to listen: when a daemon is killed while it starts a
-/// program, that has its lock and its socket until it is that program.
+/// Without it, one that does not answer is waited for all the same, for a while: it is about to
+/// end, or was killed while it started a program, which has its lock and its socket until it is
+/// that program.
 async fn lock(home: &Home, wait: bool) -> Result<HomeLock, Failure> {
-    let other = LocalClient::new(&home.socket());
     let begun = tokio::time::Instant::now();
     loop {
         match home.lock() {
             Err(error) if error.code == Code::AlreadyRunning => {
-                let patience = if other.is_running().await {
-                    GONE_WITHIN
-                } else {
-                    START_WITHIN
-                };
-                let every = if begun.elapsed() < patience {
+                let every = if begun.elapsed() < START_WITHIN && !answers(home).await {
                     ASK_EVERY
                 } else if wait {
                     TRY_EVERY
@@ -227,6 +236,24 @@ async fn lock(home: &Home, wait: bool) -> Result<HomeLock, Failure> {
             }
             result => return Ok(result?),
         }
+    }
+}
+
+/// Whether a daemon is there, be it one that is stuck.
+async fn answers(home: &Home) -> bool {
+    let daemon = LocalClient::new(&home.socket());
+    let answer = daemon.ask_once(&LocalRequest::Pulse);
+    let answer = tokio::time::timeout(STUCK_AFTER, answer).await;
+    !matches!(answer, Ok(Err(error)) if error.code == Code::NotRunning)
+}
+
+/// Waits until the state folder is no more.
+async fn lost(lock: &HomeLock) {
+    let mut looks = 0;
+    // One that is being moved is not there for a moment.
+    while looks < 2 {
+        tokio::time::sleep(LOOK_EVERY).await;
+        looks = if lock.is_void() { looks + 1 } else { 0 };
     }
 }
 

@@ -41,9 +41,25 @@ pub struct Home(PathBuf);
 
 /// Held by the daemon that uses a state folder.
 #[derive(Debug)]
-pub struct HomeLock(
-    #[expect(dead_code, reason = "the lock lasts as long as the file is open")] File,
-);
+pub struct HomeLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl HomeLock {
+    /// Whether the folder is no more, or another one has its place: then the next daemon there finds
+    /// the lock free, and what this one writes is kept nowhere.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        let held = self.file.metadata();
+        let there = std::fs::metadata(&self.path);
+        match (held, there) {
+            (Ok(held), Ok(there)) => (held.dev(), held.ino()) != (there.dev(), there.ino()),
+            (_, Err(error)) => error.kind() == std::io::ErrorKind::NotFound,
+            (Err(_), Ok(_)) => false,
+        }
+    }
+}
 
 impl Home {
     /// Opens the folder, making it when it does not exist.
@@ -146,7 +162,7 @@ impl Home {
             .set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()));
         noted.map_err(|error| HomeError::unusable(&path, error))?;
-        Ok(HomeLock(file))
+        Ok(HomeLock { file, path })
     }
 
     /// The number of this start of a daemon, higher than that of the last, also when the file with
@@ -257,6 +273,20 @@ mod tests {
         let home = Home::open(folder.path().to_owned()).unwrap();
         let _lock = home.lock().unwrap();
         assert_eq!(home.lock().unwrap_err().code, Code::AlreadyRunning);
+    }
+
+    #[test]
+    fn a_lock_is_void_when_its_folder_is_gone_or_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let home = Home::open(path.clone()).unwrap();
+        let lock = home.lock().unwrap();
+        assert!(!lock.is_void());
+        std::fs::remove_dir_all(&path).unwrap();
+        assert!(lock.is_void());
+        let next = Home::open(path).unwrap().lock().unwrap();
+        assert!(lock.is_void());
+        assert!(!next.is_void());
     }
 
     #[test]

@@ -229,7 +229,7 @@ fn f30_a_host_that_runs_out_of_file_descriptors_keeps_its_session_and_recovers()
     assert_eq!(host.daemon_pid(), daemon);
 }
 
-const FARHELM: &str = env!("CARGO_BIN_EXE_farhelm");
+pub(crate) const FARHELM: &str = env!("CARGO_BIN_EXE_farhelm");
 
 pub(crate) fn kill(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
@@ -259,7 +259,7 @@ fn keepers_in(home: &std::path::Path) -> Vec<String> {
         .collect()
 }
 
-fn read_pid(path: &std::path::Path) -> u32 {
+pub(crate) fn read_pid(path: &std::path::Path) -> u32 {
     std::fs::read_to_string(path)
         .unwrap()
         .trim()

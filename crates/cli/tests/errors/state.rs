@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::crashes::kill;
-use crate::support::{PATIENCE, Station, folder, is_alive, wait_until};
+use crate::crashes::{FARHELM, kill, read_pid};
+use crate::support::{PATIENCE, Station, folder, is_alive, script, wait_until};
 
 #[test]
 fn a_second_daemon_on_the_same_state_folder_is_refused_and_the_first_goes_on() {
@@ -52,6 +52,28 @@ fn f01_a_daemon_waits_for_what_a_killed_one_left_and_not_for_one_that_runs() {
     assert_eq!(host.daemon_pid(), next.id());
     host.ok(&["down"]);
     assert!(next.wait().unwrap().success());
+}
+
+#[test]
+fn a_daemon_whose_state_folder_is_removed_ends_with_what_it_started() {
+    let (world, host, dir) = world();
+    let pid_file = world.path().join("agent.pid");
+    let text = format!(
+        "echo $$ > '{}'\nexec '{FARHELM}' scripted-agent",
+        pid_file.display()
+    );
+    let agent = script(&world.path().join("agent"), &text);
+    host.up(&dir, &["--agent-cmd", &agent, "--prompt", "hello"]);
+    host.wait_for_question();
+    let (daemon, agent) = (host.daemon_pid(), read_pid(&pid_file));
+    std::fs::remove_dir_all(&host.home).unwrap();
+    let next = host.begin(&["host", "run"]);
+    wait_until("the daemon has ended", || !is_alive(daemon));
+    wait_until("its agent has ended", || !is_alive(agent));
+    // Another one has the place, and is left alone.
+    assert_eq!(host.daemon_pid(), next.pid());
+    host.ok(&["down"]);
+    assert!(next.end().success());
 }
 
 #[test]
