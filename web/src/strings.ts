@@ -544,8 +544,8 @@ const EXPLAINED: Readonly<Partial<Record<Word, { readonly title?: string; readon
     todo: 'Start it there with `farhelm up` after each restart',
   },
   copied: {
-    title: 'two machines run with the keys of this host, or one runs from an older copy',
-    todo: 'End one of them, and pair it as a host of its own',
+    title: 'the relay has newer events than the host, as when a second machine runs with its keys',
+    todo: 'See `farhelm status` there; of two machines end one, and pair it as a host of its own',
   },
   recalled: { todo: 'Nothing was done; send it again if you want it after all' },
   too_late: {
