@@ -1,11 +1,11 @@
 #!/bin/sh
 # Breaks promises on purpose, in a throw-away copy, and sees that the simulation notices each.
 # `crates/sim/mutants.patch` holds the wrong behaviours; the variable MUTANT switches one on.
-# Arguments: the mutants to try; all of them without any. SEEDS: the plans to try (1-401).
+# Arguments: the mutants to try; all of them without any. SEEDS: the plans to try (1-2000, as many as the tests).
 set -eu
 cd "$(dirname "$0")/.."
 copy=target/mutants
-seeds=${SEEDS:-1-401}
+seeds=${SEEDS:-1-2000}
 
 rm -rf "$copy"
 mkdir -p "$copy"
