@@ -427,9 +427,10 @@ async function pageBack(holds: () => boolean): Promise<void> {
     expect(page).toBeLessThan(600);
     const first = () => bench.rows.get(SESSION)?.[0]?.key;
     const before = first();
-    await bench.until(() => bench.states.get(SESSION)?.older !== 'reading' || holds());
+    await bench.until(() => bench.states.get(SESSION)?.older !== 'reading' || holds(), 20_000);
     bench.engine.handle('page', { type: 'older', session: SESSION });
-    await bench.until(() => first() !== before || holds());
+    // A page of the relay has thousands of events, each of which is checked.
+    await bench.until(() => first() !== before || holds(), 20_000);
   }
 }
 
