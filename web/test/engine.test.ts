@@ -448,6 +448,8 @@ test('f21 who was away for very much sees the end at once, and the rest by pagin
   await bench.boot();
   bench.open(SESSION);
   await bench.until(() => texts().at(-1) === '30000');
+  // What is asked for without a connection is not asked for later by itself.
+  await bench.until(() => bench.overview?.link.state === 'connected', 20_000);
   await pageBack(() => texts().includes('the last that was read'));
   expect(bench.states.get(SESSION)?.sync.state).toBe('current');
 }, 60_000);
