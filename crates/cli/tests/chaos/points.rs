@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use farhelm_chaos::chance::{Chance, seed};
 use farhelm_chaos::person::Person;
-use farhelm_chaos::world::World;
+use farhelm_chaos::world::{Session, World};
 
 use crate::{FARHELM, farhelm, settle, turns};
 
@@ -111,33 +111,13 @@ async fn each(victim: Victim, points: &[String]) -> anyhow::Result<()> {
     for (number, point) in points.iter().enumerate() {
         // Not the first time always: later ones are in the middle of something else.
         let time = 1 + chance.below(6);
-        let fired = strike(
-            &mut world,
-            &person,
-            victim,
-            &format!("p{number}"),
-            &format!("{point}=kill@{time}"),
-        )
-        .await;
-        let mut fired = match fired {
-            Ok(fired) => fired,
-            Err(error) => {
-                let said = world.last_words(&session).await;
-                return Err(error)
-                    .context(said)
-                    .with_context(|| format!("SEED={seed}, {point}@{time}"));
-            }
-        };
+        let plan = format!("{point}=kill@{time}");
+        let struck = strike(&mut world, &person, victim, &format!("p{number}"), &plan).await;
+        let mut fired = explain(struck, &world, &session, &plan).await?;
         if !fired && !ONCE.contains(&point.as_str()) {
-            let again = strike(
-                &mut world,
-                &person,
-                victim,
-                &format!("q{number}"),
-                &format!("{point}=kill@1"),
-            )
-            .await;
-            fired = again.with_context(|| format!("SEED={seed}, {point}@1"))?;
+            let plan = format!("{point}=kill@1");
+            let struck = strike(&mut world, &person, victim, &format!("q{number}"), &plan).await;
+            fired = explain(struck, &world, &session, &plan).await?;
         }
         if !fired {
             missed.insert(point.as_str());
@@ -153,6 +133,22 @@ async fn each(victim: Victim, points: &[String]) -> anyhow::Result<()> {
     ensure!(unknown.is_empty(), "never reached: {unknown:?}");
     world.end().await;
     Ok(())
+}
+
+/// Adds to a failure what was tried, and what everybody last said.
+async fn explain(
+    struck: anyhow::Result<bool>,
+    world: &World,
+    session: &Session,
+    plan: &str,
+) -> anyhow::Result<bool> {
+    let Err(error) = struck else {
+        return struck;
+    };
+    let said = world.last_words(session).await;
+    Err(error
+        .context(said)
+        .context(format!("SEED={}, {plan}", world.seed)))
 }
 
 /// A turn while the victim is to be killed somewhere. Whether it was.

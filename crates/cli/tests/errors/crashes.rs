@@ -1,5 +1,6 @@
 //! The terminal is closed, the daemon is killed: the session goes on, or comes back as it was.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -48,12 +49,7 @@ fn f06_a_daemon_that_is_killed_in_the_middle_of_a_question_comes_back_with_the_q
     let host = Station::new(world.path());
     let phone = Station::new(&folder(world.path(), "phone"));
     let dir = folder(world.path(), "project");
-    let pid_file = world.path().join("agent.pid");
-    let text = format!(
-        "echo $$ > '{}'\nexec '{FARHELM}' scripted-agent",
-        pid_file.display()
-    );
-    let agent = script(&world.path().join("agent"), &text);
+    let (agent, pid_file) = noted_agent(world.path());
     let (session, _) = host.up(&dir, &["--agent-cmd", &agent]);
     host.pair(&phone, "phone");
     host.ok(&["send", &session, "hello"]);
@@ -102,14 +98,7 @@ fn f02_an_agent_that_is_killed_is_said_to_be_and_its_question_cannot_be_answered
     let world = tempfile::tempdir().unwrap();
     let host = Station::new(world.path());
     let dir = folder(world.path(), "project");
-    let pid_file = world.path().join("agent.pid");
-    let agent = script(
-        &world.path().join("agent"),
-        &format!(
-            "echo $$ > '{}'\nexec '{FARHELM}' scripted-agent",
-            pid_file.display()
-        ),
-    );
+    let (agent, pid_file) = noted_agent(world.path());
     let (session, _) = host.up(&dir, &["--agent-cmd", &agent, "--prompt", "hello"]);
     let question = host.wait_for_question();
     let id = question["approval"].as_str().unwrap();
@@ -229,7 +218,17 @@ fn f30_a_host_that_runs_out_of_file_descriptors_keeps_its_session_and_recovers()
     assert_eq!(host.daemon_pid(), daemon);
 }
 
-pub(crate) const FARHELM: &str = env!("CARGO_BIN_EXE_farhelm");
+/// The scripted agent, and the file in which its process number will stand.
+pub(crate) fn noted_agent(world: &Path) -> (String, PathBuf) {
+    let pid_file = world.join("agent.pid");
+    let text = format!(
+        "echo $$ > '{}'\nexec '{FARHELM}' scripted-agent",
+        pid_file.display()
+    );
+    (script(&world.join("agent"), &text), pid_file)
+}
+
+const FARHELM: &str = env!("CARGO_BIN_EXE_farhelm");
 
 pub(crate) fn kill(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
@@ -252,14 +251,14 @@ fn with_few_files(command: &Command) -> Command {
 }
 
 /// The keepers that there are.
-fn keepers_in(home: &std::path::Path) -> Vec<String> {
+fn keepers_in(home: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(home.join("keepers")).unwrap();
     entries
         .map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned())
         .collect()
 }
 
-pub(crate) fn read_pid(path: &std::path::Path) -> u32 {
+pub(crate) fn read_pid(path: &Path) -> u32 {
     std::fs::read_to_string(path)
         .unwrap()
         .trim()

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::crashes::{FARHELM, kill, read_pid};
-use crate::support::{PATIENCE, Station, folder, is_alive, script, wait_until};
+use crate::crashes::{kill, noted_agent, read_pid};
+use crate::support::{PATIENCE, Station, folder, is_alive, wait_until};
 
 #[test]
 fn a_second_daemon_on_the_same_state_folder_is_refused_and_the_first_goes_on() {
@@ -57,12 +57,7 @@ fn f01_a_daemon_waits_for_what_a_killed_one_left_and_not_for_one_that_runs() {
 #[test]
 fn a_daemon_whose_state_folder_is_removed_ends_with_what_it_started() {
     let (world, host, dir) = world();
-    let pid_file = world.path().join("agent.pid");
-    let text = format!(
-        "echo $$ > '{}'\nexec '{FARHELM}' scripted-agent",
-        pid_file.display()
-    );
-    let agent = script(&world.path().join("agent"), &text);
+    let (agent, pid_file) = noted_agent(world.path());
     host.up(&dir, &["--agent-cmd", &agent, "--prompt", "hello"]);
     host.wait_for_question();
     let (daemon, agent) = (host.daemon_pid(), read_pid(&pid_file));
